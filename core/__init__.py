@@ -1,0 +1,1 @@
+"""The library: no host, no widgets."""

@@ -1,0 +1,1 @@
+"""What core asks of a diffusion model, and what differs between families."""

@@ -1,0 +1,1 @@
+"""Families of diffusion models, one row each."""

@@ -1,0 +1,1 @@
+"""Agreement with people, measured, and speed."""

@@ -1,0 +1,1 @@
+"""Public data sets, distortions and split rules."""

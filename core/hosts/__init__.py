@@ -1,0 +1,1 @@
+"""Real models turned into contracts; the only room that imports a host."""

@@ -1,0 +1,96 @@
+"""Images at the door: tensors checked, files turned into tensors.
+
+Inside core an image is float32 [3, H, W] RGB in [0, 1].
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+
+from .errors import BadInput, UnreadableFile
+
+if TYPE_CHECKING:
+    from .methods.contract import Images
+
+#: What find_images takes for a picture.
+EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif", ".jp2"})
+
+
+def as_list(images: Images) -> list[torch.Tensor]:
+    """Any accepted form of images → a list of float32 [3, H, W].
+
+    Grey is repeated, alpha is dropped. Whether the pixels can be scored is :func:`reason_unscorable`'s question.
+
+    Raises:
+        BadInput: not tensors, no images, or a shape that is no image.
+    """
+    if isinstance(images, torch.Tensor) and images.ndim != 4:
+        raise BadInput("images [N, 3, H, W]", f"shape {list(images.shape)}", "Add the batch dimension: images[None].")
+    found = list(images)
+    if not found:
+        raise BadInput("at least one image", "none", "Check that the node or folder before this one gives images.")
+    return [_as_rgb(image, place) for place, image in enumerate(found)]
+
+
+def _as_rgb(image: torch.Tensor, place: int) -> torch.Tensor:
+    if not isinstance(image, torch.Tensor) or image.ndim != 3 or image.shape[0] not in (1, 2, 3, 4):
+        got = f"shape {list(image.shape)}" if isinstance(image, torch.Tensor) else type(image).__name__
+        raise BadInput(
+            "image tensors [3, H, W], channels first", f"{got} at place {place}", "Permute to channels first."
+        )
+    if min(image.shape[1:]) < 1:
+        raise BadInput("an image with pixels", f"shape {list(image.shape)} at place {place}", "Drop the empty image.")
+    image = image.detach().to(torch.float32)
+    return image[:1].expand(3, -1, -1) if image.shape[0] <= 2 else image[:3]
+
+
+def reason_unscorable(image: torch.Tensor, least: int = 8) -> str | None:
+    """Why this image [3, H, W] cannot be scored, or ``None`` when it can.
+
+    Values a little outside [0, 1] (a VAE's overshoot) are fine; scorers clamp them.
+    """
+    if not bool(torch.isfinite(image).all()):
+        return "the image holds NaN or infinite pixels (a broken VAE decode, often fp16: try a bf16 or fp32 VAE)"
+    low, high = float(image.min()), float(image.max())
+    if low < -1.0 or high > 2.0:
+        return f"pixel values run from {low:.3g} to {high:.3g}; expected 0 to 1"
+    height, width = image.shape[-2:]
+    if min(height, width) < least:
+        return f"the image is {width}×{height} pixels; the shorter side must have at least {least}"
+    return None
+
+
+def load_image(path: str | Path) -> torch.Tensor:
+    """A picture file → float32 [3, H, W] in [0, 1]: EXIF turned, alpha laid on white, 16 bit kept, CMYK converted.
+
+    Raises:
+        UnreadableFile: missing, truncated, or no picture.
+    """
+    path = Path(path)
+    try:
+        with Image.open(path) as picture:
+            picture.load()
+            return torch.from_numpy(_to_array(ImageOps.exif_transpose(picture)))
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        got = "no such file" if not path.exists() else f"{type(error).__name__}: {error}"
+        raise UnreadableFile(
+            f"a readable picture at {path.name}", got, "Export the picture again, or leave it out."
+        ) from error
+
+
+def _to_array(picture: Image.Image) -> np.ndarray:
+    if picture.mode.startswith(("I", "F")):
+        grey = np.asarray(picture).astype(np.float32)
+        # 16- and 32-bit grey say nothing of their white; 16 bit is what cameras, scanners and masks write.
+        grey = grey / 65535.0 if picture.mode != "F" or grey.max(initial=0.0) > 1.0 else grey
+        return np.ascontiguousarray(np.broadcast_to(grey.clip(0.0, 1.0), (3, *grey.shape)))
+    if "A" in picture.getbands() or "transparency" in picture.info:
+        layer = picture.convert("RGBA")
+        picture = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
+    rgb = np.asarray(picture.convert("RGB"), dtype=np.float32) / 255.0
+    return np.ascontiguousarray(rgb.transpose(2, 0, 1))

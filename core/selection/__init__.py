@@ -1,0 +1,1 @@
+"""Who is kept: policies over scores, no torch."""
