@@ -1,0 +1,87 @@
+"""A batch of scores and what was done with it, as text and as table rows. No torch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..records import ScoreBatch
+from .policy import Selection, numeral
+
+COLUMNS = ("rank", "index", "name", "score", "seed", "kept", "reason")
+
+
+def rows(batch: ScoreBatch, selection: Selection | None = None) -> list[dict[str, Any]]:
+    """One row per image from best to worst, with :data:`COLUMNS`; ``rank`` and ``score`` are None without a score.
+
+    ``index`` is the image's place in the batch that was first scored. ``kept`` is None without a selection.
+    """
+    ranking = selection.ranking if selection else batch.ranking()
+    kept = set(selection.kept) if selection else set()
+    found = []
+    for rank, place in enumerate(ranking, 1):
+        score = batch[place]
+        found.append(
+            {
+                "rank": rank if score.ok else None,
+                "index": score.index,
+                "name": score.attributes.get("name"),
+                "score": score.value,
+                "seed": score.seed,
+                "kept": place in kept if selection else None,
+                "reason": selection.why[place] if selection else (score.reason or ""),
+            }
+        )
+    return found
+
+
+def table(batch: ScoreBatch, selection: Selection | None = None) -> str:
+    """The rows as aligned plain text; columns that are empty throughout are left out."""
+    found = rows(batch, selection)
+    columns = [name for name in COLUMNS if any(row[name] not in (None, "") for row in found) or name == "score"]
+    cells = [list(columns), *([_cell(name, row[name]) for name in columns] for row in found)]
+    widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells
+    )
+
+
+def meaning(batch: ScoreBatch) -> str:
+    """What these numbers are, in one or two lines: the scorer, its direction and scale, calibration, blind spots."""
+    spec = batch.spec
+    scale = "open scale" if spec.scale is None else f"{spec.scale[0]:g} to {spec.scale[1]:g}"
+    trust = (
+        f"calibrated on {spec.calibrated_on}"
+        if spec.calibrated
+        else "uncalibrated: ranks images, but a single value means nothing"
+    )
+    line = f"Scorer: {spec.name} ({scale}, {spec.direction} is better, {trust})."
+    return f"{line}\nIt does not see: {spec.blind_to}." if spec.blind_to else line
+
+
+def report(batch: ScoreBatch, selection: Selection | None = None, hint: str = "") -> str:
+    """The whole report: summary, meaning, table."""
+    scored = sum(score.ok for score in batch)
+    head = f"{scored} of {len(batch)} images scored"
+    if selection is not None:
+        head += f", {len(selection.kept)} kept, {len(selection.rejected)} rejected"
+    return "\n".join(
+        part for part in (head + ".", hint, meaning(batch), "", table(batch, selection)) if part or part == ""
+    )
+
+
+def why_empty(batch: ScoreBatch, selection: Selection, side: str, most: int = 4) -> str:
+    """Why a side of a selection, ``kept`` or ``rejected``, holds no image: one line for the blocked branch."""
+    if side == "rejected":
+        return f"No image was rejected: all {len(batch)} were kept."
+    reasons = [f"image {batch[place].index}: {selection.why[place]}" for place in selection.ranking[:most]]
+    more = f"; and {len(batch) - most} more" if len(batch) > most else ""
+    remedy = "Lower the bar, or set the floor to 1 to keep the best."
+    return f"No image of {len(batch)} was kept. {'; '.join(reasons)}{more}. {remedy}"
+
+
+def _cell(name: str, value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return numeral(value) if name == "score" else str(value)

@@ -1,0 +1,50 @@
+from latent_critic.core.records import Score, ScoreBatch, ScoreSpec
+from latent_critic.core.selection.policy import Policy, select
+from latent_critic.core.selection.report import report, rows, table, why_empty
+
+SPEC = ScoreSpec("judge", scale=(0.0, 100.0), calibrated_on="photographs", blind_to="hands")
+SCORES = ScoreBatch(
+    SPEC,
+    (
+        Score(62.1, 4, seed=7, attributes={"name": "a.png"}),
+        Score(None, 5, reason="the image holds NaN"),
+        Score(81.0, 6, seed=9),
+    ),
+)
+
+
+def test_rows_run_from_best_to_worst_with_original_indices():
+    found = rows(SCORES, select(SCORES, Policy(threshold=70)))
+    assert [row["index"] for row in found] == [6, 4, 5]
+    assert [row["rank"] for row in found] == [1, 2, None]
+    assert [row["kept"] for row in found] == [True, False, False]
+    assert found[1]["reason"] == "62.1 < threshold 70"
+    assert found[2]["score"] is None
+    assert found[2]["reason"] == "not scored: the image holds NaN"
+
+
+def test_the_table_is_aligned_and_leaves_empty_columns_out():
+    lines = table(SCORES).splitlines()
+    assert lines[0].split() == ["rank", "index", "name", "score", "seed", "reason"]
+    assert lines[1].split() == ["1", "6", "-", "81.0", "9"]
+    assert len({line.find("the image") for line in lines if "the image" in line}) == 1
+    plain = ScoreBatch(SPEC, (Score(1.0, 0),))
+    assert table(plain).splitlines()[0].split() == ["rank", "index", "score"]
+
+
+def test_the_report_says_what_the_numbers_mean():
+    text = report(SCORES, select(SCORES, Policy(top_k=1)), hint="Built-in judge.")
+    assert text.startswith("2 of 3 images scored, 1 kept, 2 rejected.\nBuilt-in judge.\nScorer: judge (0 to 100")
+    assert "calibrated on photographs" in text
+    assert "does not see: hands" in text
+    loose = ScoreBatch(ScoreSpec("zero_shot"), (Score(0.1, 0),))
+    assert "uncalibrated" in report(loose)
+
+
+def test_an_empty_side_says_why():
+    nothing = select(SCORES, Policy(threshold=95))
+    text = why_empty(SCORES, nothing, "kept")
+    assert "image 6: 81.0 < threshold 95" in text
+    assert "image 5: not scored" in text
+    assert "floor" in text
+    assert why_empty(SCORES, select(SCORES, Policy()), "rejected").startswith("No image was rejected")
