@@ -1,1 +1,1 @@
-"""Public data sets, distortions and split rules."""
+"""Data: public sets of rated images, ladders of known damage, split rules."""
