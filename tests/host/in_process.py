@@ -32,10 +32,9 @@ def import_comfyui(folder, base_directory):
         args.base_directory = str(base_directory)
         args.database_url = "sqlite:///:memory:"
         args.disable_api_nodes = True
-        import utils.install_util  # noqa: F401 (before nodes, which puts comfy/ on the path and would shadow utils)
-        import server  # noqa: F401
-        import nodes
-
+        for name in ("utils.install_util", "server"):  # before nodes, which puts comfy/ on the path and shadows utils
+            importlib.import_module(name)
+        nodes = importlib.import_module("nodes")
         asyncio.run(nodes.init_extra_nodes(init_custom_nodes=False, init_api_nodes=False))
     return nodes
 
