@@ -29,9 +29,8 @@ def load(tree: Path, packs: list[Path]) -> dict[str, list[str]]:
     from comfy.cli_args import args
 
     args.cpu = True
-    import server  # noqa: F401  both before nodes, which puts another folder named utils in the way
-    import utils.install_util  # noqa: F401
-
+    import utils.install_util  # noqa: F401  isort: skip  (first: nodes puts another folder named utils in the way)
+    import server  # noqa: F401  isort: skip
     import nodes  # isort: skip
 
     found = {}
