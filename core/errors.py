@@ -35,3 +35,7 @@ class UnreadableFile(LatentCriticError, OSError):
 
 class NothingScored(LatentCriticError):
     """No image of a batch got a score, so there is nothing to choose from."""
+
+
+class UnwritableFile(LatentCriticError, OSError):
+    """A file could not be written: the disk is full, or the folder takes no files."""
