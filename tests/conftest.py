@@ -106,3 +106,14 @@ def tiny_vae(tiny):
 def sd15_checkpoint(tiny, comfyui_base):
     """The file name of an SD 1.5-shaped checkpoint that CheckpointLoaderSimple finds."""
     return tiny.sd15_checkpoint(comfyui_base / "models/checkpoints/tiny_sd15.safetensors").name
+
+
+@pytest.fixture(scope="session")
+def comfyui_server(comfyui_folder, sd15_checkpoint, comfyui_base, tmp_path_factory):
+    """A ComfyUI server in a process of its own: this checkout in its custom_nodes, the tiny checkpoint to load."""
+    server = load_by_path(ROOT / "tests/host/server.py", "latent_critic_server")
+    checkout = load_by_path(ROOT / ".ci" / "checkout.py", "latent_critic_ci_checkout")
+    base = tmp_path_factory.mktemp("server")
+    checkout.copy(base / "custom_nodes" / "latent-critic", without=("tests/", ".ci/"))
+    with server.Server(comfyui_folder, base, comfyui_base / "models/checkpoints" / sd15_checkpoint) as running:
+        yield running

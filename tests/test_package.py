@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from types import ModuleType
 
 import latent_critic
 import pytest
@@ -28,19 +29,17 @@ DATA = ("core/assets/", "web/", "locales/", "workflows/", "subgraphs/")
 BESIDE_THE_NODES = ("core/train/", "core/benchmark/", "core/cli/", "core/data/", "core/hosts/diffusers/")
 
 
-def tracked() -> list[str]:
-    """Files of the checkout: what git tracks, and what it would track."""
-    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
-    names = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
-    return sorted(name for name in set(names) if (ROOT / name).is_file())
+def _checkout() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("latent_critic_ci_checkout", ROOT / ".ci" / "checkout.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
-def copy_checkout(target: Path) -> Path:
-    """A copy of the checkout without anything that git ignores."""
-    for name in tracked():
-        (target / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(ROOT / name, target / name)
-    return target
+checkout = _checkout()
+tracked = checkout.files
 
 
 def text_files() -> list[Path]:
@@ -55,7 +54,7 @@ def requirement_names(lines: list[str]) -> set[str]:
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A wheel of this checkout, built as ``pip install .`` builds it."""
-    source = copy_checkout(tmp_path_factory.mktemp("source") / "a folder of any name")
+    source = checkout.copy(tmp_path_factory.mktemp("source") / "a folder of any name")
     out = tmp_path_factory.mktemp("wheel")
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", str(out)]
     done = subprocess.run([*command, str(source)], capture_output=True, text=True, check=False)
@@ -192,7 +191,7 @@ def test_tracked_files_stay_small() -> None:
 @pytest.mark.host
 def test_a_checkout_of_any_name_loads_in_comfyui(comfyui_folder: Path, tmp_path: Path) -> None:
     names = ["latent-critic", "My Nodes (2), v0.1", "nodes"]
-    packs = [copy_checkout(tmp_path / "custom_nodes" / name) for name in names]
+    packs = [checkout.copy(tmp_path / "custom_nodes" / name) for name in names]
     done = subprocess.run(
         [sys.executable, str(ROOT / ".ci" / "load_pack.py"), str(comfyui_folder), *map(str, packs)],
         cwd=tmp_path,

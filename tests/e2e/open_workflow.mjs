@@ -1,0 +1,113 @@
+// Open a workflow in ComfyUI's real frontend, queue it, and look for its result on the page.
+//
+//   node open_workflow.mjs URL WORKFLOW.json SCREENSHOT.png BROWSER
+//
+// Prints one JSON object: what test_browser.py asserts on.
+import { readFileSync } from 'node:fs';
+import { chromium } from 'playwright-core';
+
+const [url, workflowFile, screenshot, executablePath] = process.argv.slice(2);
+const workflow = JSON.parse(readFileSync(workflowFile, 'utf-8'));
+const MINUTE = 60_000;
+
+// No first-start tour and no release notes over the graph.
+await fetch(`${url}api/settings`, {
+  method: 'POST',
+  headers: { 'Content-Type': 'application/json' },
+  body: JSON.stringify({
+    'Comfy.TutorialCompleted': true,
+    'Comfy.InstalledVersion': '9.9.9',
+    'Comfy.Release.Status': 'dismissed',
+    'Comfy.Graph.CanvasInfo': false,
+  }),
+});
+
+const browser = await chromium.launch({
+  executablePath,
+  args: ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
+    '--disable-component-update', '--disable-sync'],
+});
+try {
+  const page = await browser.newPage({ viewport: { width: 1600, height: 1000 } });
+  const complaints = [];
+  page.on('pageerror', (error) => complaints.push({ kind: 'pageerror', text: `${error.stack ?? error}` }));
+  page.on('console', (message) => {
+    if (message.type() === 'error') {
+      complaints.push({ kind: 'console', text: message.text(), where: message.location().url ?? '' });
+    }
+  });
+  page.on('response', (response) => {
+    if (response.status() >= 400) {
+      complaints.push({ kind: `http ${response.status()}`, text: '', where: response.url() });
+    }
+  });
+
+  await page.goto(url);
+  await page.waitForFunction(
+    () => window.app?.graph && Object.keys(window.LiteGraph?.registered_node_types ?? {})
+      .some((name) => name.startsWith('LatentCritic')),
+    null,
+    { timeout: 2 * MINUTE },
+  );
+  await page.waitForTimeout(1500); // the frontend restores its own last workflow after it is up
+  await page.evaluate((graph) => window.app.loadGraphData(graph), workflow);
+  await page.waitForTimeout(1000);
+
+  const missing = await page.evaluate(() => window.app.graph._nodes
+    .map((node) => node.type)
+    .filter((type) => !['Note', 'MarkdownNote', 'Reroute', 'PrimitiveNode'].includes(type)
+      && !window.LiteGraph.registered_node_types[type]));
+  const nodes = await page.evaluate(() => window.app.graph._nodes.map((node) => node.type));
+
+  const before = await page.evaluate(async () => Object.keys(await (await fetch('api/history')).json()));
+  await page.evaluate(() => window.app.queuePrompt(0, 1));
+  const run = await page.waitForFunction(
+    async (known) => {
+      const history = await (await fetch('api/history')).json();
+      const entry = Object.entries(history).find(([id, value]) => !known.includes(id) && value.status?.status_str);
+      return entry ? { id: entry[0], status: entry[1].status.status_str, outputs: entry[1].outputs } : false;
+    },
+    before,
+    { timeout: 5 * MINUTE, polling: 500 },
+  );
+  const { status, outputs } = await run.jsonValue();
+
+  // The pictures that our node shows: loaded images of a node of ours, drawn on the canvas.
+  const shown = await page.waitForFunction(
+    () => {
+      const found = window.app.graph._nodes
+        .filter((node) => node.type.startsWith('LatentCritic'))
+        .map((node) => ({
+          type: node.type,
+          pictures: (node.imgs ?? []).map((image) => ({ width: image.naturalWidth, src: image.src })),
+          texts: (node.widgets ?? []).map((widget) => widget.value).filter((value) => typeof value === 'string'),
+        }));
+      return found.some((node) => node.pictures.length && node.pictures.every((picture) => picture.width > 0))
+        ? found : false;
+    },
+    null,
+    { timeout: MINUTE, polling: 500 },
+  ).then((handle) => handle.jsonValue()).catch(() => []);
+
+  await page.evaluate(() => {
+    // The whole graph in view, as a person would fit it before looking.
+    const nodes = window.app.graph._nodes;
+    const left = Math.min(...nodes.map((node) => node.pos[0]));
+    const top = Math.min(...nodes.map((node) => node.pos[1])) - 40;
+    const right = Math.max(...nodes.map((node) => node.pos[0] + node.size[0]));
+    const bottom = Math.max(...nodes.map((node) => node.pos[1] + node.size[1]));
+    const view = window.app.canvas.ds;
+    const width = window.innerWidth - 140;
+    const height = window.innerHeight - 180;
+    view.scale = Math.min(width / (right - left), height / (bottom - top), 1.2);
+    view.offset[0] = 100 / view.scale - left;
+    view.offset[1] = 90 / view.scale - top;
+    window.app.graph.setDirtyCanvas(true, true);
+  });
+  await page.waitForTimeout(1500);
+  const words = await page.evaluate(() => document.body.innerText);
+  await page.screenshot({ path: screenshot });
+  process.stdout.write(`${JSON.stringify({ nodes, missing, status, outputs, shown, words, complaints })}\n`);
+} finally {
+  await browser.close();
+}
