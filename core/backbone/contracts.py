@@ -71,6 +71,8 @@ class Conditioning:
         prompts: The texts themselves.
         spans: For each row, {word position: (first token, last token + 1)} within ``tokens``.
         text_tokens: For each row, (first, last + 1) of the tokens that carry text (no start, end or padding).
+        lengths: For each row, how many of ``tokens`` are its own; the rest repeats them, because longer prompts lie in
+            the same tensor. Hosts compute each length by itself, so that batch-mates change nothing.
         extra: What only this host needs (size conditions, masks), passed through untouched.
     """
 
@@ -79,6 +81,7 @@ class Conditioning:
     prompts: tuple[str, ...]
     spans: tuple[dict[int, tuple[int, int]], ...] = ()
     text_tokens: tuple[tuple[int, int], ...] = ()
+    lengths: tuple[int, ...] = ()
     extra: dict[str, Any] = field(default_factory=dict)
 
     def rows(self, index: Sequence[int]) -> Conditioning:
@@ -90,6 +93,7 @@ class Conditioning:
             prompts=tuple(self.prompts[i] for i in picked),
             spans=tuple(self.spans[i] for i in picked) if self.spans else (),
             text_tokens=tuple(self.text_tokens[i] for i in picked) if self.text_tokens else (),
+            lengths=tuple(self.lengths[i] for i in picked) if self.lengths else (),
             extra=self.extra,
         )
 

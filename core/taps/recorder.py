@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
+from ..errors import BadInput
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -60,17 +62,36 @@ class Record:
 class Recorder:
     """Requests in, records out.
 
-    ``row`` counts rows of the *whole* call, also when the host computes it in several chunks.
+    ``row`` counts rows of the *whole* call, also when the host computes it in several chunks. Where several conditions
+    of one branch cover a row (areas, combined prompts), the last one computed stays.
     """
 
     requests: tuple[TapRequest, ...]
     records: dict[Key, Record] = field(default_factory=dict)
     calls: int = 0
 
+    def __post_init__(self) -> None:
+        names = [request.tap.name for request in self.requests]
+        if not names or len(set(names)) < len(names):
+            raise BadInput("each tap requested once, and at least one", repr(names), "Join reducers with `several`.")
+
     @classmethod
     def of(cls, taps: Iterable[Tap], reducer: Reducer) -> Recorder:
         """One reducer for several taps."""
         return cls(tuple(TapRequest(tap, reducer) for tap in taps))
+
+    def wanted(self, known: Iterable[Tap]) -> dict[str, TapRequest]:
+        """The requests by tap name, in the order of ``known``: the taps of the model that is about to run.
+
+        Raises:
+            BadInput: a request names a tap that the model does not have.
+        """
+        order = [tap.name for tap in known]
+        requests = {request.tap.name: request for request in self.requests}
+        missing = sorted(set(requests) - set(order))
+        if missing:
+            raise BadInput(f"taps of this model ({', '.join(order)})", ", ".join(missing), "Take them from its family.")
+        return {name: requests[name] for name in order if name in requests}
 
     def put(self, record: Record) -> None:
         """Store one record."""

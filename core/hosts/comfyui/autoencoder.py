@@ -1,0 +1,107 @@
+"""Pixels to latents and back through the user's VAE, under ComfyUI's memory management."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import torch
+from comfy import model_management
+from torch import Tensor
+
+from ...backbone.contracts import Family
+from ...errors import BadInput, MismatchedBackbone
+
+logger = logging.getLogger(__name__)
+
+_REMEDY = "Connect the VAE of the checkpoint that MODEL comes from, or one made for its family."
+#: Measured on the SD decoder, a forward kept for a backward holds about this many times what ComfyUI plans for.
+_BACKWARD_FACTOR = 3.0
+
+
+class Autoencoder:
+    """The user's VAE, for one diffusion model.
+
+    Sizes that are no multiple of the stride are cropped at the centre, as ComfyUI's own VAE Encode does: fewer than
+    ``stride`` pixels in all along each side.
+
+    Raises:
+        MismatchedBackbone: its latents have another shape than the diffusion model's.
+    """
+
+    size_policy = "cropped at the centre to multiples of the VAE's stride"
+
+    def __init__(self, vae: Any, network: Any, family: Family) -> None:
+        vae.throw_exception_if_invalid()
+        got = (vae.latent_channels, vae.latent_dim, vae.spacial_compression_encode())
+        if got != (family.latent_channels, 2, family.latent_stride):
+            raise MismatchedBackbone(
+                f"a VAE with {family.latent_channels} latent channels and stride {family.latent_stride} "
+                f"for {family.name}",
+                f"one with {got[0]} channels, {got[1]} dimensions and stride {got[2]}",
+                _REMEDY,
+            )
+        self._vae, self._network, self._stride = vae, network, family.latent_stride
+
+    @property
+    def patcher(self) -> Any:
+        """The VAE's own ModelPatcher."""
+        return self._vae.patcher
+
+    def encode(self, pixels: Tensor, value_range: tuple[float, float], sample: int | None) -> Tensor:
+        """Pixels [N, 3, H, W] in [0, 1] → latents [N, C, H // stride, W // stride] in the model's scaled space.
+
+        ComfyUI splits the batch to fit, and falls back to tiles when memory runs out, with a line in its log.
+        """
+        if pixels.ndim != 4 or pixels.shape[1] != 3 or min(pixels.shape[2:]) < self._stride:
+            raise BadInput(
+                f"pixels [N, 3, H, W] of at least {self._stride} a side",
+                f"shape {list(pixels.shape)}",
+                "Turn the images to channels first, or leave out the tiny ones.",
+            )
+        low, high = value_range
+        # process_input maps [0, 1] to [-1, 1]; another range is reached by feeding it other numbers.
+        scaled = pixels if value_range == (-1.0, 1.0) else (low + (high - low) * pixels + 1.0) / 2.0
+        with torch.no_grad():
+            model_management.throw_exception_if_processing_interrupted()
+            latents = self._encode(scaled.movedim(1, -1), sample)
+            return self._network.process_latent_in(latents.float())
+
+    def _encode(self, pixels: Tensor, sample: int | None) -> Tensor:
+        if sample is None:
+            return self._vae.encode(pixels)
+        regulariser = getattr(self._vae.first_stage_model, "regularization", None)
+        if regulariser is None:
+            logger.warning("This VAE has no posterior to sample from; its only latent is used.")
+            return self._vae.encode(pixels)
+        moments: list[Tensor] = []
+        hook = regulariser.register_forward_pre_hook(lambda module, args: moments.append(args[0].float().cpu()))
+        try:
+            self._vae.encode(pixels)
+        finally:
+            hook.remove()
+        mean, log_variance = torch.cat(moments).chunk(2, dim=1)
+        draw = torch.randn(mean.shape, generator=torch.Generator().manual_seed(sample))
+        return mean + torch.exp(0.5 * log_variance.clamp(-30.0, 20.0)) * draw
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Latents in the model's space → pixels [N, 3, H, W] in [0, 1]."""
+        with torch.no_grad():
+            model_management.throw_exception_if_processing_interrupted()
+            return self._vae.decode(self._network.process_latent_out(latents.float())).movedim(-1, 1)
+
+    def decode_for_gradient(self, latents: Tensor) -> Tensor:
+        """As :meth:`decode`, not clamped, and part of the caller's graph. Only inside a gradient context."""
+        if torch.is_inference_mode_enabled() or not torch.is_grad_enabled():
+            raise BadInput(
+                "a gradient context around a differentiable decode",
+                "inference mode" if torch.is_inference_mode_enabled() else "gradients switched off",
+                "Wrap decode and backward in `with backbone.gradients():`.",
+            )
+        model_management.throw_exception_if_processing_interrupted()
+        vae = self._vae
+        raw = self._network.process_latent_out(latents)
+        needed = vae.memory_used_decode(raw.shape, vae.vae_dtype) * _BACKWARD_FACTOR
+        model_management.load_models_gpu([vae.patcher], memory_required=needed)
+        out = vae.first_stage_model.decode(raw.to(vae.device, vae.vae_dtype))
+        return (out.float() + 1.0) / 2.0

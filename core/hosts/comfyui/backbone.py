@@ -1,0 +1,203 @@
+"""ComfyBackbone: the MODEL, CLIP and VAE of the user's graph as a Backbone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import torch
+from comfy import model_management
+from torch import Tensor
+
+from ...backbone.contracts import Conditioning, Family
+from ...backbone.families import find_row, recognise
+from ...backbone.fingerprint import Fingerprint
+from ...errors import BadInput
+from . import denoiser, facts, gradients, memory
+from .autoencoder import Autoencoder
+from .tapping import Tapping
+from .text import TextEncoder
+from .unet_taps import context_width, unet_taps
+
+if TYPE_CHECKING:
+    from ...taps.recorder import Recorder
+
+#: SDXL's network takes six numbers (sizes and crop), 256 values each, beside the pooled text.
+_SIZE_VALUES = 6 * 256
+
+
+class ComfyBackbone:
+    """The loaded model as a judge sees it. It works on a clone that shares the weights: nothing stays on the user's.
+
+    Args:
+        model: MODEL, with whatever LoRA and ModelSampling nodes the graph put on it.
+        clip: CLIP; needed for :meth:`embed` only.
+        vae: VAE; needed for :meth:`encode` and :meth:`decode` only.
+
+    Raises:
+        UnsupportedFamily: the model is of no known family.
+        MismatchedBackbone: CLIP or VAE belong to another family.
+    """
+
+    size_policy = Autoencoder.size_policy
+
+    def __init__(self, model: Any, clip: Any = None, vae: Any = None) -> None:
+        found = facts.model_facts(model)
+        find_row(found)  # before the walk below, which is for known networks
+        unet = model.model.diffusion_model
+        taps = unet_taps(unet)
+        self._family = recognise(found, tuple(taps.order))
+        self._model = model
+        self._patcher = denoiser.own_clone(model)
+        self._tapping = Tapping(taps, self._family.latent_channels)
+        self._tapping.install(self._patcher)
+        self._text = None if clip is None else TextEncoder(clip, self._family, context_width(unet), _pooled_width(unet))
+        self._vae = None if vae is None else Autoencoder(vae, model.model, self._family)
+
+    @property
+    def family(self) -> Family:
+        """The family row of this model, with its own taps."""
+        return self._family
+
+    @cached_property
+    def fingerprint(self) -> Fingerprint:
+        """A dtype-tolerant sketch of the unpatched weights."""
+        return facts.fingerprint(self._model, self._family.name)
+
+    @property
+    def device(self) -> torch.device:
+        """Where forwards run and their results lie."""
+        return self._patcher.load_device
+
+    def encode(
+        self, pixels: Tensor, *, value_range: tuple[float, float] = (-1.0, 1.0), sample: int | None = None
+    ) -> Tensor:
+        """Pixels [N, 3, H, W] in [0, 1] → latents [N, C, h, w] on :attr:`device`, in the model's scaled space.
+
+        The posterior's mode unless ``sample`` gives a seed. Sides are cropped as :attr:`size_policy` says.
+        """
+        return self._need_vae().encode(pixels, value_range, sample).to(self.device)
+
+    def decode(self, latents: Tensor, *, differentiable: bool = False) -> Tensor:
+        """Latents [N, C, h, w] → pixels [N, 3, H, W] in [0, 1]; not clamped when differentiable.
+
+        A differentiable decode must lie inside :meth:`gradients`, its backward too.
+        """
+        vae = self._need_vae()
+        return vae.decode_for_gradient(latents) if differentiable else vae.decode(latents)
+
+    def embed(self, prompts: Sequence[str]) -> Conditioning:
+        """Texts → conditions, cached per text.
+
+        Raises:
+            BadInput: no CLIP was given.
+        """
+        if self._text is None:
+            raise BadInput("a CLIP", "none", "Connect the checkpoint's CLIP output.")
+        return self._text.embed(prompts)
+
+    def denoise(
+        self, z_t: Tensor, sigma: Tensor, conditioning: Conditioning, recorder: Recorder | None = None
+    ) -> Tensor:
+        """Noised latents [N, C, h, w] at sigma [N] → the clean estimate x0, float32 on :attr:`device`."""
+        return self._forwards(z_t, sigma, conditioning, recorder, stop=False)
+
+    def features(self, z_t: Tensor, sigma: Tensor, conditioning: Conditioning, recorder: Recorder) -> None:
+        """As :meth:`denoise`, ending each forward at the last tap that the recorder asks for; no x0."""
+        self._forwards(z_t, sigma, conditioning, recorder, stop=True)
+
+    def noise(self, shape: Sequence[int], seed: int) -> Tensor:
+        """Standard normal noise, drawn on the CPU so that one seed gives the same everywhere."""
+        generator = torch.Generator().manual_seed(seed)
+        return torch.randn(tuple(shape), generator=generator).to(self.device)
+
+    def rows_that_fit(self, latent_shape: Sequence[int], *, backward: bool = False) -> int:
+        """How many rows of [C, h, w] one forward may hold in free memory; at least 1."""
+        return memory.rows_that_fit(self._patcher, latent_shape, backward=backward)
+
+    def gradients(self, *, denoiser: bool = False) -> AbstractContextManager[None]:
+        """A context in which a differentiable :meth:`decode` and its backward work, also inside ComfyUI's executor.
+
+        Args:
+            denoiser: Let gradients flow through :meth:`denoise` as well.
+        """
+        patchers = [] if self._vae is None else [self._vae.patcher]
+        if denoiser:
+            patchers.append(self._patcher)
+        model_management.load_models_gpu(patchers)
+        return gradients.gradient_context(*(patcher.model for patcher in patchers))
+
+    def _need_vae(self) -> Autoencoder:
+        if self._vae is None:
+            raise BadInput("a VAE", "none", "Connect the checkpoint's VAE output.")
+        return self._vae
+
+    def _forwards(
+        self, z_t: Tensor, sigma: Tensor, conditioning: Conditioning, recorder: Recorder | None, *, stop: bool
+    ) -> Tensor:
+        _check(z_t, sigma, conditioning, self._family)
+        call = 0 if recorder is None else recorder.calls
+        out = torch.empty(z_t.shape, device=self.device)
+        parts: list[tuple[list[int], Tensor]] = []
+
+        for rows in _same_length(conditioning):
+
+            def work(first: int, last: int, rows: list[int] = rows) -> None:
+                part = rows[first:last]
+                with self._tapping.recording(recorder, call=call, rows=part, stop=stop):
+                    x0 = denoiser.denoise(self._patcher, z_t[part], sigma[part], _cut(conditioning.rows(part)))
+                parts.append((part, x0))
+
+            memory.in_chunks(len(rows), self.rows_that_fit(z_t.shape[1:]), work)
+        if recorder is not None:
+            recorder.calls += 1
+        if len(parts) == 1:
+            return parts[0][1]
+        for part, x0 in parts:
+            out[part] = x0
+        return out
+
+
+def _check(z_t: Tensor, sigma: Tensor, conditioning: Conditioning, family: Family) -> None:
+    rows = z_t.shape[0]
+    if z_t.ndim != 4 or rows < 1 or z_t.shape[1] != family.latent_channels:
+        raise BadInput(
+            f"latents [N, {family.latent_channels}, h, w]", f"shape {list(z_t.shape)}", "Encode images with this model."
+        )
+    if tuple(sigma.shape) != (rows,) or conditioning.tokens.shape[0] != rows:
+        raise BadInput(
+            f"{rows} sigmas and {rows} conditions, one per latent",
+            f"sigma {list(sigma.shape)}, conditions {conditioning.tokens.shape[0]}",
+            "Repeat them: sigma.expand(N), conditioning.rows([0] * N).",
+        )
+
+
+def _same_length(conditioning: Conditioning) -> list[list[int]]:
+    """Rows grouped by token count, in the order of first appearance."""
+    groups: dict[int, list[int]] = {}
+    for row in range(conditioning.tokens.shape[0]):
+        groups.setdefault(_length(conditioning, row), []).append(row)
+    return list(groups.values())
+
+
+def _length(conditioning: Conditioning, row: int) -> int:
+    return conditioning.lengths[row] if conditioning.lengths else conditioning.tokens.shape[1]
+
+
+def _cut(conditioning: Conditioning) -> Conditioning:
+    """The rows (all of one length) without the repetition that made them as long as others."""
+    length = _length(conditioning, 0)
+    if length == conditioning.tokens.shape[1]:
+        return conditioning
+    return Conditioning(
+        conditioning.tokens[:, :length], conditioning.pooled, conditioning.prompts, extra=conditioning.extra
+    )
+
+
+def _pooled_width(unet: Any) -> int | None:
+    label = getattr(unet, "label_emb", None)
+    if label is None or getattr(unet, "num_classes", None) != "sequential":
+        return None
+    return int(label[0][0].in_features) - _SIZE_VALUES

@@ -1,0 +1,73 @@
+"""One denoiser call on the user's MODEL, through ComfyUI's own guider and sampler.
+
+That way LoRA, ModelSampling nodes, hooks, wrappers, loading, device moves and clean-up are ComfyUI's own. What belongs
+to guidance is left out: a judge wants the network's estimate, not what PAG or a rescaled CFG makes of it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from comfy import model_management, model_patcher, samplers
+from torch import Tensor
+
+from ...backbone.contracts import Conditioning
+from .gradients import usable
+
+_GUIDANCE = (
+    "sampler_cfg_function",
+    "sampler_pre_cfg_function",
+    "sampler_post_cfg_function",
+    "sampler_calc_cond_batch_function",
+    "disable_cfg1_optimization",
+    "denoise_mask_function",
+)
+
+
+class _Unguided(samplers.CFGGuider):
+    """A guider with a positive condition only."""
+
+    def set_positive(self, positive: list[Any]) -> None:
+        self.inner_set_conds({"positive": positive})
+
+
+def own_clone(model: Any) -> model_patcher.ModelPatcher:
+    """A clone of the user's model (it shares the weights) without guidance."""
+    clone = model.clone()
+    for name in _GUIDANCE:
+        clone.model_options.pop(name, None)
+    return clone
+
+
+def host_conditions(conditioning: Conditioning) -> list[Any]:
+    """A Conditioning as ComfyUI's CONDITIONING, all rows in one entry."""
+    values = dict(conditioning.extra)
+    if conditioning.pooled is not None:
+        values["pooled_output"] = conditioning.pooled
+    return [[conditioning.tokens, values]]
+
+
+def denoise(patcher: Any, z_t: Tensor, sigma: Tensor, conditioning: Conditioning) -> Tensor:
+    """Noised latents [N, C, h, w] at sigma [N] → the clean estimate, on the model's device.
+
+    Raises:
+        comfy.model_management.InterruptProcessingException: the user pressed cancel; never swallowed here.
+    """
+    found: list[Tensor] = []
+
+    def call_once(model_k: Any, x: Tensor, sigmas: Tensor, **rest: Any) -> Tensor:
+        model_management.throw_exception_if_processing_interrupted()
+        noised = model_k.noise  # as given: `x` has been scaled by the sampler's rule for pure noise
+        found.append(model_k(noised, sigma.to(noised.device, torch.float32), **rest["extra_args"]))
+        return noised
+
+    wanted = torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
+    conditions = host_conditions(conditioning)
+    guider = _Unguided(patcher)
+    guider.set_positive(usable(conditions) if wanted else conditions)
+    guider.set_cfg(1.0)
+    levels = torch.tensor([float(sigma.max()), 0.0])
+    with torch.set_grad_enabled(wanted and z_t.requires_grad):
+        guider.sample(z_t, torch.zeros_like(z_t), samplers.KSAMPLER(call_once), levels, disable_pbar=True, seed=0)
+    return found[0]

@@ -1,0 +1,77 @@
+"""What ComfyUI knows of a MODEL, in the words of the families' registry, and the sketch of its weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import comfy.utils
+from comfy import model_sampling
+
+from ...backbone.families import ModelFacts
+from ...backbone.fingerprint import Fingerprint, sketch
+
+_PREFIX = "diffusion_model."
+
+
+def model_facts(model: Any) -> ModelFacts:
+    """Facts of a ModelPatcher, as its nodes have set it up (ModelSampling nodes change the prediction)."""
+    network = model.model
+    unet_config = network.model_config.unet_config
+    return ModelFacts(
+        config=type(network.model_config).__name__,
+        prediction=_prediction(model.get_model_object("model_sampling")),
+        in_channels=int(unet_config.get("in_channels") or 0),
+        out_channels=int(unet_config.get("out_channels") or 0),
+    )
+
+
+def _prediction(sampling: Any) -> str:
+    if isinstance(sampling, model_sampling.EDM):  # a V_PREDICTION by inheritance, with a network output of its own
+        return "edm"
+    if isinstance(sampling, model_sampling.V_PREDICTION):
+        return "v"
+    if isinstance(sampling, model_sampling.X0):
+        return "x0"
+    if isinstance(sampling, model_sampling.EPS):
+        return "eps"
+    if isinstance(sampling, model_sampling.CONST):
+        return "flow"
+    return type(sampling).__name__
+
+
+def fingerprint(model: Any, family: str) -> Fingerprint:
+    """Sketch the unpatched weights of a ModelPatcher, reading a few hundred values.
+
+    Patched weights lie in place of the originals, which ComfyUI keeps in the patcher's backup.
+    """
+    weights = {
+        name: parameter
+        for name, parameter in model.model.diffusion_model.named_parameters()
+        if parameter.ndim >= 2 and parameter.dtype.is_floating_point
+    }
+
+    def read(name: str, where: Sequence[int]) -> list[float]:
+        flat = _original(model, _PREFIX + name, weights[name]).detach().reshape(-1)
+        return [float(flat[place].float()) for place in where]
+
+    # 16 tensors of 16 places: a gather on fp8 is not implemented everywhere, single values are.
+    values = sketch([(name, weight.numel()) for name, weight in weights.items()], read) if weights else ()
+    coarse = any(weight.element_size() < 2 for weight in weights.values())
+    return Fingerprint(family, values, is_patched(model), coarse)
+
+
+def _original(model: Any, key: str, weight: Any) -> Any:
+    hooked = getattr(model, "hook_backup", {}).get(key)
+    if hooked is not None:
+        return hooked[0]
+    backup = getattr(model, "backup", {}).get(key)
+    if backup is not None:
+        return backup.weight
+    return weight if weight is not None else comfy.utils.get_attr(model.model, key)
+
+
+def is_patched(model: Any) -> bool:
+    """Whether LoRA or anything else changes the weights that a forward uses."""
+    names = ("patches", "weight_wrapper_patches", "hook_patches", "injections")
+    return any(bool(getattr(model, name, None)) for name in names)

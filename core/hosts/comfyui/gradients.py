@@ -1,0 +1,83 @@
+"""Gradients inside ComfyUI's executor, which runs nodes in inference mode.
+
+Weights loaded there are inference tensors, which autograd may not save. For the duration they are replaced by aliases:
+ordinary tensors over the same storage. Nothing is copied, and the model's own objects come back afterwards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from comfy import model_management
+from torch import Tensor
+
+
+def alias(tensor: Tensor) -> Tensor:
+    """An ordinary tensor over the storage of ``tensor``; no copy. Call it outside inference mode."""
+    found = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
+    return found.set_(tensor.untyped_storage(), tensor.storage_offset(), tensor.size(), tensor.stride())
+
+
+def usable(value: Any) -> Any:
+    """The same structure with every inference tensor in it aliased."""
+    if isinstance(value, Tensor):
+        return alias(value) if value.is_inference() else value
+    if isinstance(value, dict):
+        return {key: usable(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(usable(inner) for inner in value)
+    return value
+
+
+@contextmanager
+def gradient_context(*networks: torch.nn.Module) -> Iterator[None]:
+    """Autograd works on these networks until the block ends; their parameters themselves get no gradient.
+
+    A network that is loaded *inside* the block keeps its inference tensors: load it first.
+    """
+    with ExitStack() as stack:
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.enable_grad())
+        stack.enter_context(torch.autograd.graph.allow_mutation_on_saved_tensors())
+        stack.enter_context(_in_training())
+        for network in networks:
+            stack.enter_context(_aliased(network))
+        yield
+
+
+@contextmanager
+def _aliased(network: torch.nn.Module) -> Iterator[None]:
+    replaced: list[tuple[dict[str, Any], str, Any]] = []
+    try:
+        for module in network.modules():
+            for store in (module._parameters, module._buffers):
+                for name, tensor in store.items():
+                    if tensor is not None and (tensor.is_inference() or tensor.requires_grad):
+                        replaced.append((store, name, tensor))
+                        store[name] = _stand_in(tensor)
+        yield
+    finally:
+        for store, name, tensor in replaced:
+            store[name] = tensor
+
+
+def _stand_in(tensor: Tensor) -> Tensor:
+    plain = alias(tensor) if tensor.is_inference() else tensor.detach()
+    return torch.nn.Parameter(plain, requires_grad=False) if isinstance(tensor, torch.nn.Parameter) else plain
+
+
+@contextmanager
+def _in_training() -> Iterator[None]:
+    """Newer ComfyUI has fused kernels without autograd, which this flag keeps out of the way."""
+    if not hasattr(model_management, "in_training"):
+        yield
+        return
+    before = model_management.in_training
+    model_management.in_training = True
+    try:
+        yield
+    finally:
+        model_management.in_training = before

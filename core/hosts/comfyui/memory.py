@@ -1,0 +1,52 @@
+"""How much fits, and what to do when it did not: asked of ComfyUI's own memory management."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from comfy import model_management
+
+logger = logging.getLogger(__name__)
+
+#: A forward that is kept for a backward holds its activations. Measured on a full SD 1.5 U-Net in fp32 the peak was
+#: about six times that of the forward alone.
+BACKWARD_FACTOR = 6.0
+#: ComfyUI's own safety margin over its estimate.
+MARGIN = 1.5
+
+T = TypeVar("T")
+
+
+def rows_that_fit(patcher: Any, latent_shape: Sequence[int], *, backward: bool = False) -> int:
+    """How many rows of [C, h, w] one forward may hold beside the weights; at least 1."""
+    one = patcher.model.memory_required([1, *latent_shape]) * MARGIN * (BACKWARD_FACTOR if backward else 1.0)
+    not_loaded = max(0, patcher.model_size() - patcher.loaded_size())
+    same_place = patcher.load_device == patcher.offload_device
+    free = model_management.get_free_memory(patcher.load_device) - (0 if same_place else not_loaded)
+    return max(1, int(free // max(1.0, one)))
+
+
+def in_chunks(count: int, size: int, work: Callable[[int, int], T]) -> list[T]:
+    """Call ``work(first, last)`` over ``count`` rows, ``size`` at a time; on out-of-memory go on with half the size.
+
+    Raises:
+        torch.cuda.OutOfMemoryError: not even one row fits.
+    """
+    done: list[T] = []
+    first = 0
+    while first < count:
+        last = min(count, first + size)
+        try:
+            done.append(work(first, last))
+        except model_management.OOM_EXCEPTION:
+            if last - first <= 1:
+                raise
+            size = (last - first) // 2
+            logger.warning("Out of memory with %d rows in one forward; going on with %d.", last - first, size)
+        else:
+            first = last
+            continue
+        model_management.soft_empty_cache()  # outside the handler, which would keep the failed tensors alive
+    return done
