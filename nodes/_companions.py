@@ -1,0 +1,71 @@
+"""What belongs to a batch of images, filtered together: latents, masks, prompts. An empty side is blocked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from comfy_execution.graph_utils import ExecutionBlocker
+
+from ..core.selection.filtering import take
+from ._inputs import Stack, images_at_door, masks_at_door, texts_at_door
+from ._latents import Latents, latents_at_door
+
+
+@dataclass(frozen=True, slots=True)
+class Companions:
+    """A batch of images and whatever came with it, all of the same length."""
+
+    images: Stack
+    latents: Latents | None
+    masks: Stack | None
+    prompts: list[str] | None
+
+    def side(self, places: Sequence[int], why_empty: str) -> Side:
+        """Everything at these places, ready for list outputs."""
+        count = len(self.images)
+        masks = self.masks
+        if masks is not None:
+            masks_taken = take(masks.singles, places, count, "masks") if len(masks) != count else masks.take(places)
+        prompts = self.prompts
+        return Side(
+            images=_branch(self.images.take(places), "images", why_empty),
+            latents=_branch(self.latents and self.latents.take(places), "latents", why_empty),
+            masks=_branch(None if masks is None else masks_taken, "masks", why_empty),
+            prompts=_branch(None if prompts is None else take(prompts, places, count, "prompts"), "prompts", why_empty),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """The list outputs of one side. What is empty or was never connected holds one blocker with the reason."""
+
+    images: list[Any]
+    latents: list[Any]
+    masks: list[Any]
+    prompts: list[Any]
+
+
+def companions_at_door(
+    images: Sequence[Any],
+    latents: Sequence[Any] | None,
+    masks: Sequence[Any] | None,
+    prompts: Sequence[Any] | None,
+) -> Companions:
+    """Check everything before the first image is scored.
+
+    Raises:
+        BadInput: an input of the wrong kind, shape or length.
+    """
+    stack = images_at_door(images)
+    count = len(stack)
+    return Companions(
+        stack, latents_at_door(latents, count), masks_at_door(masks, count), texts_at_door(prompts, count)
+    )
+
+
+def _branch(taken: list[Any] | None, what: str, why_empty: str) -> list[Any]:
+    if taken is None:
+        return [ExecutionBlocker(f"This output gives {what}, but no {what} are connected to the node's input.")]
+    return taken or [ExecutionBlocker(why_empty)]

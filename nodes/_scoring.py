@@ -1,0 +1,103 @@
+"""From a node's inputs to scores: given scores, a connected scorer, or the built-in judge."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import comfy.model_management
+import comfy.utils
+
+from ..core.errors import BadInput
+from ..core.methods.contract import Scorer, Watch
+from ..core.records import ScoreBatch
+from ..core.selection.filtering import one_per_image
+from ._inputs import Stack, one, texts_at_door
+from ._judge import builtin_judge
+
+HINT_JUDGE = (
+    "Nothing is connected to scorer or scores, so the built-in judge was used. "
+    "For the judgement of your loaded model, connect a Zero-shot Scorer."
+)
+
+
+def watch_in_comfyui(total: int) -> Watch:
+    """The node's progress bar, which also stops at ComfyUI's Cancel."""
+    bar = comfy.utils.ProgressBar(total)
+
+    def watch(done: int, steps: int) -> None:
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        bar.update_absolute(done, steps)
+
+    return watch
+
+
+def scores_for(
+    images: Stack,
+    scorer: Sequence[Any] | None,
+    scores: Sequence[Any] | None,
+    prompts: Sequence[str] | None = None,
+    seeds: Sequence[Any] | None = None,
+    judge: Callable[[], Scorer] = builtin_judge,
+) -> tuple[ScoreBatch, str]:
+    """Scores of these images, and a hint for the user (empty when there is nothing to say).
+
+    Raises:
+        BadInput: both a scorer and scores, something else than these, or scores of other images.
+    """
+    given, chosen = merged_scores(scores), one(scorer, "scorer")
+    if given is not None and chosen is not None:
+        raise BadInput("a scorer or scores", "both", "Disconnect one: scores are used as they are.")
+    if given is not None:
+        if len(given) != len(images):
+            raise BadInput(
+                f"{len(images)} scores, one per image", str(len(given)), "Connect the scores of these very images."
+            )
+        return _with_seeds(given, seeds), ""
+    if chosen is not None and not isinstance(chosen, Scorer):
+        raise BadInput("a scorer (LC_SCORER)", type(chosen).__name__, "Connect one of Latent Critic's scorer nodes.")
+    used = judge() if chosen is None else chosen
+    texts = None if prompts is None else one_per_image(prompts, len(images), "prompts")
+    watch = watch_in_comfyui(len(images))
+    watch(0, len(images))
+    batch = used.score(images.channels_first(), texts, watch=watch)
+    return _with_seeds(batch, seeds), HINT_JUDGE if chosen is None else ""
+
+
+def merged_scores(scores: Sequence[Any] | None) -> ScoreBatch | None:
+    """LC_SCORES input, several lists joined in order; ``None`` when nothing is connected.
+
+    Raises:
+        BadInput: not scores, or scores of different scorers.
+    """
+    if not scores:
+        return None
+    for batch in scores:
+        if not isinstance(batch, ScoreBatch):
+            raise BadInput("scores (LC_SCORES)", type(batch).__name__, "Connect the scores of a Latent Critic node.")
+        if batch.spec != scores[0].spec:
+            raise BadInput(
+                "scores of one scorer",
+                f"{scores[0].spec.name} and {batch.spec.name} with different settings",
+                "Score all images with the same scorer; Blend Scorers mixes several.",
+            )
+    return replace(scores[0], scores=tuple(score for batch in scores for score in batch))
+
+
+def with_names(batch: ScoreBatch, names: Sequence[Any] | None) -> ScoreBatch:
+    """The same scores, each with its picture's name."""
+    texts = texts_at_door(names, len(batch), "names")
+    if texts is None:
+        return batch
+    spread = one_per_image(texts, len(batch), "names")
+    named = (
+        replace(score, attributes={**score.attributes, "name": name}) for score, name in zip(batch, spread, strict=True)
+    )
+    return replace(batch, scores=tuple(named))
+
+
+def _with_seeds(batch: ScoreBatch, seeds: Sequence[Any] | None) -> ScoreBatch:
+    if seeds is None:
+        return batch
+    return batch.with_seeds([int(seed) for seed in one_per_image(seeds, len(batch), "seeds")])

@@ -1,0 +1,12 @@
+"""Socket types of our own."""
+
+from comfy_api.latest import io
+
+#: A configured scorer, bound to whatever model it needs: ``core.methods.contract.Scorer``.
+ScorerSocket = io.Custom("LC_SCORER")
+
+#: The scores of a batch, in its order: ``core.records.ScoreBatch``.
+ScoresSocket = io.Custom("LC_SCORES")
+
+CATEGORY = "Latent Critic"
+CATEGORY_SCORERS = "Latent Critic/Scorers"

@@ -1,0 +1,67 @@
+"""Zero-shot Scorer: the loaded model judges by pairs of opposite prompts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from comfy_api.latest import io
+
+from ..core.errors import BadInput
+from ..core.hosts.comfyui.backbone import ComfyBackbone
+from ..core.methods.zero_shot import DEFAULT_PAIRS, ZeroShot
+from ._sockets import CATEGORY_SCORERS, ScorerSocket
+
+
+class ZeroShotScorer(io.ComfyNode):
+    """MODEL, CLIP and VAE → scorer."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="LatentCriticZeroShot",
+            display_name="Zero-shot Scorer",
+            category=CATEGORY_SCORERS,
+            description="The model that you have already loaded judges the images: does it explain them better with "
+            "the first or with the second prompt of each pair? No training and no second copy of the model. The scores "
+            "rank images; they have no absolute scale, so use top k or percentile, not a threshold.",
+            inputs=[
+                io.Model.Input(
+                    "model", tooltip="The diffusion model, with its LoRAs and patches: SD 1.5, SD 2.x, SDXL."
+                ),
+                io.Clip.Input("clip", tooltip="The text encoder of the same checkpoint."),
+                io.Vae.Input("vae", tooltip="The VAE of the same checkpoint."),
+                io.String.Input(
+                    "pairs",
+                    multiline=True,
+                    default="\n".join(f"{good} | {bad}" for good, bad in DEFAULT_PAIRS),
+                    tooltip="One pair of opposite prompts a line: good | bad.",
+                ),
+            ],
+            outputs=[ScorerSocket.Output("scorer", "scorer", "The scorer, for any scorer input.")],
+        )
+
+    @classmethod
+    def execute(cls, model: Any, clip: Any, vae: Any, pairs: str) -> io.NodeOutput:
+        """Bind the scorer to the model."""
+        return io.NodeOutput(ZeroShot(ComfyBackbone(model, clip, vae), pairs=parse_pairs(pairs)))
+
+
+def parse_pairs(text: str) -> tuple[tuple[str, str], ...]:
+    """Lines of ``good | bad`` → pairs; empty lines are skipped.
+
+    Raises:
+        BadInput: a line without exactly two prompts, or no line at all.
+    """
+    found = []
+    for line in text.splitlines():
+        if not line.strip():
+            continue
+        parts = [part.strip() for part in line.split("|")]
+        if len(parts) != 2 or not all(parts):
+            raise BadInput(
+                "two prompts a line: good | bad", repr(line), "Write for example: sharp photo | blurry photo"
+            )
+        found.append((parts[0], parts[1]))
+    if not found:
+        raise BadInput("at least one pair of prompts", "none", "Write for example: sharp photo | blurry photo")
+    return tuple(found)
