@@ -5,6 +5,10 @@ Inside core an image is float32 [3, H, W] RGB in [0, 1].
 
 from __future__ import annotations
 
+import struct
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,9 +20,6 @@ from .errors import BadInput, UnreadableFile
 
 if TYPE_CHECKING:
     from .methods.contract import Images
-
-#: What find_images takes for a picture.
-EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif", ".jp2"})
 
 
 def as_list(images: Images) -> list[torch.Tensor]:
@@ -66,17 +67,63 @@ def reason_unscorable(image: torch.Tensor, least: int = 8) -> str | None:
 
 
 def load_image(path: str | Path) -> torch.Tensor:
-    """A picture file → float32 [3, H, W] in [0, 1]: EXIF turned, alpha laid on white, 16 bit kept, CMYK converted.
+    """A picture file → float32 [3, H, W] in [0, 1]: EXIF turned, alpha laid on white, 16-bit grey kept, CMYK converted.
+
+    Of an animation the first frame is read. 16-bit colour is read at 8 bits (Pillow has no such mode).
 
     Raises:
-        UnreadableFile: missing, truncated, or no picture.
+        UnreadableFile: missing, truncated, too large to be a real picture, or no picture.
     """
+    with _readable(path) as picture:
+        return torch.from_numpy(_to_array(ImageOps.exif_transpose(picture)))
+
+
+def picture_size(path: str | Path) -> tuple[int, int]:
+    """Width and height by the file's header, before any EXIF turn; no pixel is decoded.
+
+    Raises:
+        UnreadableFile: missing, or no picture.
+    """
+    with _readable(path) as picture:
+        return picture.size
+
+
+def thumbnail(path: str | Path, side: int) -> Image.Image:
+    """A picture file → RGB of at most side × side pixels, decoded at reduced size where the format can.
+
+    Raises:
+        UnreadableFile: as :func:`load_image`.
+    """
+    with _readable(path) as picture:
+        picture.draft("RGB", (2 * side, 2 * side))
+        small = ImageOps.exif_transpose(picture)
+        if small.mode.startswith(("I", "F")):
+            return to_picture(torch.from_numpy(_to_array(small)), side)
+        small = _flat(small)
+        small.thumbnail((side, side), Image.Resampling.LANCZOS)
+        return small
+
+
+def to_picture(image: torch.Tensor, side: int | None = None) -> Image.Image:
+    """An image tensor [3, H, W] → 8-bit RGB, shrunk to at most side × side. NaN becomes black."""
+    array = torch.nan_to_num(image.detach().float().cpu()).clamp(0.0, 1.0).mul(255.0).round().to(torch.uint8)
+    picture = Image.fromarray(array.permute(1, 2, 0).contiguous().numpy())
+    if side is not None:
+        picture.thumbnail((side, side), Image.Resampling.LANCZOS)
+    return picture
+
+
+@contextmanager
+def _readable(path: str | Path) -> Iterator[Image.Image]:
     path = Path(path)
     try:
         with Image.open(path) as picture:
-            picture.load()
-            return torch.from_numpy(_to_array(ImageOps.exif_transpose(picture)))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            yield picture
+    # Decoders meet a damaged file in many ways: what follows is what fuzzing them brought up.
+    except (
+        OSError, ValueError, SyntaxError, EOFError, TypeError, IndexError, KeyError, OverflowError, MemoryError,
+        struct.error, zlib.error, Image.DecompressionBombError, Image.DecompressionBombWarning,
+    ) as error:  # fmt: skip
         got = "no such file" if not path.exists() else f"{type(error).__name__}: {error}"
         raise UnreadableFile(
             f"a readable picture at {path.name}", got, "Export the picture again, or leave it out."
@@ -89,8 +136,14 @@ def _to_array(picture: Image.Image) -> np.ndarray:
         # 16- and 32-bit grey say nothing of their white; 16 bit is what cameras, scanners and masks write.
         grey = grey / 65535.0 if picture.mode != "F" or grey.max(initial=0.0) > 1.0 else grey
         return np.ascontiguousarray(np.broadcast_to(grey.clip(0.0, 1.0), (3, *grey.shape)))
+    planes = np.ascontiguousarray(np.asarray(_flat(picture)).transpose(2, 0, 1))
+    rgb = planes.astype(np.float32)
+    rgb /= 255.0
+    return rgb
+
+
+def _flat(picture: Image.Image) -> Image.Image:
     if "A" in picture.getbands() or "transparency" in picture.info:
         layer = picture.convert("RGBA")
         picture = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
-    rgb = np.asarray(picture.convert("RGB"), dtype=np.float32) / 255.0
-    return np.ascontiguousarray(rgb.transpose(2, 0, 1))
+    return picture.convert("RGB")
