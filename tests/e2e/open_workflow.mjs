@@ -10,7 +10,7 @@ const [url, workflowFile, screenshot, executablePath] = process.argv.slice(2);
 const workflow = JSON.parse(readFileSync(workflowFile, 'utf-8'));
 const MINUTE = 60_000;
 
-// No first-start tour and no release notes over the graph.
+// No first-start tour, no release notes and no minimap over the graph.
 await fetch(`${url}api/settings`, {
   method: 'POST',
   headers: { 'Content-Type': 'application/json' },
@@ -19,6 +19,7 @@ await fetch(`${url}api/settings`, {
     'Comfy.InstalledVersion': '9.9.9',
     'Comfy.Release.Status': 'dismissed',
     'Comfy.Graph.CanvasInfo': false,
+    'Comfy.Minimap.Visible': false,
   }),
 });
 
@@ -90,18 +91,19 @@ try {
   ).then((handle) => handle.jsonValue()).catch(() => []);
 
   await page.evaluate(() => {
+    document.querySelectorAll('.pi-times, .icon-\\[lucide--x\\]').forEach((mark) => {
+      if (mark.getBoundingClientRect().top < 40) mark.closest('button')?.click(); // the frontend's own news banner
+    });
     // The whole graph in view, as a person would fit it before looking.
     const nodes = window.app.graph._nodes;
     const left = Math.min(...nodes.map((node) => node.pos[0]));
-    const top = Math.min(...nodes.map((node) => node.pos[1])) - 40;
+    const top = Math.min(...nodes.map((node) => node.pos[1]));
     const right = Math.max(...nodes.map((node) => node.pos[0] + node.size[0]));
     const bottom = Math.max(...nodes.map((node) => node.pos[1] + node.size[1]));
     const view = window.app.canvas.ds;
-    const width = window.innerWidth - 140;
-    const height = window.innerHeight - 180;
-    view.scale = Math.min(width / (right - left), height / (bottom - top), 1.2);
-    view.offset[0] = 100 / view.scale - left;
-    view.offset[1] = 90 / view.scale - top;
+    view.scale = Math.min((window.innerWidth - 140) / (right - left), (window.innerHeight - 220) / (bottom - top), 1.4);
+    view.offset[0] = 90 / view.scale - left;
+    view.offset[1] = 150 / view.scale - top;
     window.app.graph.setDirtyCanvas(true, true);
   });
   await page.waitForTimeout(1500);
