@@ -182,6 +182,13 @@ def test_no_path_of_one_machine_is_in_a_file() -> None:
     assert not found
 
 
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md"])
+def test_links_within_the_checkout_lead_somewhere(name: str) -> None:
+    links = re.findall(r"\]\(([^)#]+)", (ROOT / name).read_text(encoding="utf-8"))
+    local = [link for link in links if "://" not in link]
+    assert [link for link in local if not (ROOT / link).is_file()] == []
+
+
 def test_tracked_files_stay_small() -> None:
     sizes = {name: (ROOT / name).stat().st_size / 2**20 for name in tracked()}
     assert sum(sizes.values()) <= 40, sorted(sizes.items(), key=lambda item: -item[1])[:5]
