@@ -24,17 +24,19 @@ class Companions:
 
     def side(self, places: Sequence[int], why_empty: str) -> Side:
         """Everything at these places, ready for list outputs."""
-        count = len(self.images)
-        masks = self.masks
-        if masks is not None:
-            masks_taken = take(masks.singles, places, count, "masks") if len(masks) != count else masks.take(places)
         prompts = self.prompts
+        texts = None if prompts is None else take(prompts, places, len(self.images), "prompts")
         return Side(
             images=_branch(self.images.take(places), "images", why_empty),
             latents=_branch(self.latents and self.latents.take(places), "latents", why_empty),
-            masks=_branch(None if masks is None else masks_taken, "masks", why_empty),
-            prompts=_branch(None if prompts is None else take(prompts, places, count, "prompts"), "prompts", why_empty),
+            masks=_branch(self._masks(places), "masks", why_empty),
+            prompts=_branch(texts, "prompts", why_empty),
         )
+
+    def _masks(self, places: Sequence[int]) -> list[Any] | None:
+        if self.masks is None or len(self.masks) == len(self.images):
+            return self.masks and self.masks.take(places)
+        return list(self.masks.singles) if places else []
 
 
 @dataclass(frozen=True, slots=True)
