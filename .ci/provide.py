@@ -27,6 +27,20 @@ MAC_BROWSERS = (
 )
 
 
+def apt(*packages: str) -> bool:
+    """Install Debian packages, where this is root's Debian or Ubuntu; False elsewhere.
+
+    Raises:
+        StepFailed: apt-get could not.
+    """
+    if shutil.which("apt-get") is None or not hasattr(os, "geteuid") or os.geteuid() != 0:
+        return False
+    quiet = {"DEBIAN_FRONTEND": "noninteractive"}
+    call(["apt-get", "update", "-qq"], env=quiet)
+    call(["apt-get", "install", "-y", "-qq", "--no-install-recommends", *packages], env=quiet)
+    return True
+
+
 class Environment:
     """A virtual environment; what was installed into it is remembered by a hash of the lists it came from."""
 
@@ -46,10 +60,15 @@ class Environment:
             return
         say(f"making {self.folder}")
         try:
-            venv.create(self.folder, with_pip=True)
+            self._build()
         except (OSError, subprocess.CalledProcessError) as error:
-            shutil.rmtree(self.folder, ignore_errors=True)
-            raise StepFailed(f"no virtual environment: {error}. On Debian: apt-get install python3-venv") from error
+            if not apt("python3-venv"):  # Debian's Python comes without it
+                raise StepFailed(f"no virtual environment: {error}. Install Python's venv module.") from error
+            self._build()
+
+    def _build(self) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)
+        venv.create(self.folder, with_pip=True)
 
     def install(self, name: str, arguments: Sequence[str | Path], lists: Sequence[Path]) -> None:
         """``pip install``, unless the same arguments and lists went in before.
@@ -117,10 +136,7 @@ def browser() -> Path:
         StepFailed: none is here and none may be installed.
     """
     found = _find_browser()
-    if found is None and shutil.which("apt-get") and hasattr(os, "geteuid") and os.geteuid() == 0:
-        quiet = {"DEBIAN_FRONTEND": "noninteractive"}
-        call(["apt-get", "update", "-qq"], env=quiet)
-        call(["apt-get", "install", "-y", "-qq", "--no-install-recommends", "chromium", "fonts-dejavu-core"], env=quiet)
+    if found is None and apt("chromium", "fonts-dejavu-core"):
         found = _find_browser()
     if found is None:
         raise StepFailed(
@@ -144,6 +160,8 @@ def _find_browser() -> Path | None:
 def browser_driver() -> None:
     """playwright-core, at the version that tests/e2e/package-lock.json holds."""
     npm = shutil.which("npm")
+    if npm is None and apt("nodejs", "npm"):
+        npm = shutil.which("npm")
     if npm is None:
         raise StepFailed("npm is not installed: the browser tests need Node.js 18 or later")
     call([npm, "ci", "--no-audit", "--no-fund", "--loglevel", "error", "--prefix", BROWSER_TESTS])
