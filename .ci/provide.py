@@ -1,7 +1,7 @@
 """Bring what a bare machine lacks: virtual environments, ComfyUI, a browser and its driver.
 
 Everything comes through the machine's own package clients as they are set up there. Nothing is installed outside the
-checkout's own folders, except a browser, and that only by root through apt-get.
+checkout's own folders, except a browser, Node.js and Python's venv module, and those only by root through apt-get.
 """
 
 from __future__ import annotations
@@ -67,8 +67,10 @@ class Environment:
             self._build()
 
     def _build(self) -> None:
-        shutil.rmtree(self.folder, ignore_errors=True)
-        venv.create(self.folder, with_pip=True)
+        half_made = (self.folder / "pyvenv.cfg").exists()
+        if self.folder.exists() and not half_made and any(self.folder.iterdir()):
+            raise StepFailed(f"{self.folder} should be a virtual environment or not exist; it holds other files")
+        venv.create(self.folder, with_pip=True, clear=half_made)
 
     def install(self, name: str, arguments: Sequence[str | Path], lists: Sequence[Path]) -> None:
         """``pip install``, unless the same arguments and lists went in before.
