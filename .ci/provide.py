@@ -117,7 +117,10 @@ def comfyui_packages(environment: Environment) -> None:
 
 def comfyui_tree() -> Path:
     """A ComfyUI: the one that is here already, or a fetched copy."""
-    folder = comfyui.find_or_fetch()
+    try:
+        folder = comfyui.find_or_fetch()
+    except (OSError, RuntimeError) as error:
+        raise StepFailed(f"no ComfyUI: {error}") from error
     say(f"ComfyUI {comfyui.version(folder)} at {folder}")
     return folder
 

@@ -213,3 +213,16 @@ def test_a_checkout_of_any_name_loads_in_comfyui(comfyui_folder: Path, tmp_path:
     first, *others = found.values()
     assert "LatentCriticPickBest" in first
     assert all(other == first for other in others)
+
+
+@pytest.mark.host
+def test_the_tables_of_the_readme_are_up_to_date(comfyui_folder: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / ".ci" / "readme.py"), "--check"],
+        env={**os.environ, "LATENT_CRITIC_COMFYUI": str(comfyui_folder)},
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
