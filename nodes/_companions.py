@@ -28,14 +28,16 @@ class Companions:
         texts = None if prompts is None else take(prompts, places, len(self.images), "prompts")
         return Side(
             images=_branch(self.images.take(places), "images", why_empty),
-            latents=_branch(self.latents and self.latents.take(places), "latents", why_empty),
+            latents=_branch(None if self.latents is None else self.latents.take(places), "latents", why_empty),
             masks=_branch(self._masks(places), "masks", why_empty),
             prompts=_branch(texts, "prompts", why_empty),
         )
 
     def _masks(self, places: Sequence[int]) -> list[Any] | None:
-        if self.masks is None or len(self.masks) == len(self.images):
-            return self.masks and self.masks.take(places)
+        if self.masks is None:
+            return None
+        if len(self.masks) == len(self.images):
+            return self.masks.take(places)
         return list(self.masks.singles) if places else []
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import string
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,9 @@ import folder_paths
 from comfy_api.latest import io, ui
 from PIL import Image
 
-from ..core.contact_sheet import contact_sheet
+from ..core.contact_sheet import Mark, contact_sheet
 from ..core.images import to_picture
-from ..core.records import ScoreBatch
+from ..core.records import Score, ScoreBatch
 from ..core.selection.policy import Selection, numeral
 from ..core.selection.report import report, rows
 from ._inputs import Stack
@@ -34,25 +35,53 @@ def result_ui(batch: ScoreBatch, selection: Selection | None = None, hint: str =
 
 
 def thumbnails(images: Stack, batch: ScoreBatch, selection: Selection | None = None) -> list[ui.SavedResult]:
-    """Small pictures in ComfyUI's temp folder, best first, each with its rank and score written under it."""
+    """Small pictures in ComfyUI's temp folder, best first, each with its rank and score on it."""
     places = list(selection.ranking if selection else batch.ranking())[:MOST_THUMBNAILS]
     kept = None if selection is None else set(selection.kept)
-    pictures = images.channels_first()
-    shown = []
-    for rank, place in enumerate(places, 1):
-        text = caption(batch, place, rank, None if kept is None else place in kept)
-        shown.append(contact_sheet([to_picture(rgb(pictures[place]), SIDE)], [text], columns=1, cell=SIDE))
-    return save_temporary(shown)
+    return save_temporary([sheet(images, batch, [place], SIDE, 1, kept) for place in places])
 
 
-def caption(batch: ScoreBatch, place: int, rank: int, kept: bool | None = None) -> str:
-    """The line under a picture, such as ``1 · 74.2 · kept``."""
-    score = batch[place]
-    name = score.attributes.get("name")
-    if score.value is None:
-        return f"not scored{f' · {name}' if name else ''}"
-    mark = "" if kept is None else (" · kept" if kept else " · rejected")
-    return f"{'best' if rank == 1 else rank} · {numeral(score.value)}{mark}{f' · {name}' if name else ''}"
+def sheet(
+    images: Stack,
+    batch: ScoreBatch,
+    places: Sequence[int],
+    cell: int,
+    columns: int | None = None,
+    kept: set[int] | None = None,
+) -> Image.Image:
+    """The images at these places on one picture, each with rank, score and bar."""
+    ranks = {place: rank for rank, place in enumerate(batch.ranking(), 1)}
+    pixels = images.channels_first()
+    return contact_sheet(
+        [to_picture(rgb(pixels[place]), cell) for place in places],
+        [_caption(batch[place], None if kept is None else place in kept) for place in places],
+        columns,
+        cell,
+        marks=[_mark(batch, place, ranks[place]) for place in places],
+    )
+
+
+def _caption(score: Score, kept: bool | None) -> str:
+    """Score and fate, and on a second line the name or the reason why there is no score."""
+    first = "not scored" if score.value is None else numeral(score.value)
+    if kept is not None:
+        first += "  kept" if kept else "  rejected"
+    second = score.reason or score.attributes.get("name") or ""
+    return f"{first}\n{second}" if second else first
+
+
+def _mark(batch: ScoreBatch, place: int, rank: int) -> Mark:
+    """Badge with the rank; a bar along the scale, or by rank where the score has no scale."""
+    value = batch[place].value
+    if value is None:
+        return Mark(crossed=True)
+    badge = "best" if rank == 1 else str(rank)
+    if batch.spec.scale is None:
+        scored = sum(score.ok for score in batch)
+        return Mark(1.0 - (rank - 1) / max(1, scored - 1), badge)
+    low, high = batch.spec.scale
+    fraction = (value - low) / (high - low)
+    return Mark(fraction if batch.spec.direction == "higher" else 1.0 - fraction, badge)
 
 
 def save_temporary(pictures: list[Image.Image]) -> list[ui.SavedResult]:

@@ -8,12 +8,10 @@ import numpy as np
 import torch
 from comfy_api.latest import io
 
-from ..core.contact_sheet import contact_sheet
-from ..core.images import to_picture
 from ._common_inputs import images_input, scoring_inputs
 from ._inputs import images_at_door, one
 from ._scoring import scores_for
-from ._show import caption, result_ui, rgb, save_temporary
+from ._show import result_ui, save_temporary, sheet
 from ._sockets import CATEGORY, ScoresSocket
 
 
@@ -60,17 +58,8 @@ class ContactSheet(io.ComfyNode):
         """Score where needed, and lay out."""
         stack = images_at_door(images)
         batch, hint = scores_for(stack, scorer, scores)
-        ranking = batch.ranking()
-        ranks = {place: rank for rank, place in enumerate(ranking, 1)}
-        order = ranking if one(best_first, "best_first") else list(range(len(stack)))
-        side = one(cell, "cell")
-        pixels = stack.channels_first()
-        sheet = contact_sheet(
-            [to_picture(rgb(pixels[place]), side) for place in order],
-            [caption(batch, place, ranks[place]) for place in order],
-            columns=one(columns, "columns") or None,
-            cell=side,
-        )
-        shown = {**result_ui(batch, None, hint), "images": save_temporary([sheet])}
-        picture = torch.from_numpy(np.asarray(sheet.convert("RGB"), dtype=np.float32) / 255.0)[None]
-        return io.NodeOutput(picture, batch, ui=shown)
+        order = batch.ranking() if one(best_first, "best_first") else list(range(len(stack)))
+        picture = sheet(stack, batch, order, one(cell, "cell"), one(columns, "columns") or None)
+        shown = {**result_ui(batch, None, hint), "images": save_temporary([picture])}
+        pixels = torch.from_numpy(np.asarray(picture, dtype=np.float32) / 255.0)[None]
+        return io.NodeOutput(pixels, batch, ui=shown)
