@@ -10,3 +10,4 @@ ScoresSocket = io.Custom("LC_SCORES")
 
 CATEGORY = "Latent Critic"
 CATEGORY_SCORERS = "Latent Critic/Scorers"
+CATEGORY_ADVANCED = "Latent Critic/Advanced"

@@ -1,0 +1,158 @@
+"""Every shipped workflow: both forms say the same, fit the installed nodes, and run."""
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+pytestmark = pytest.mark.host
+WORKFLOWS = Path(__file__).resolve().parents[2] / "workflows"
+STORIES = sorted(path.stem for path in WORKFLOWS.glob("*.json"))
+NOTES = {"Note", "MarkdownNote"}
+
+
+def api_form(name):
+    return json.loads((WORKFLOWS / "api" / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def ui_form(name):
+    return json.loads((WORKFLOWS / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def prompt_of(graph):
+    """UI form → API form, by the saved inputs, widgets and links alone."""
+    sources = {link[0]: [str(link[1]), link[2]] for link in graph["links"]}
+    prompt = {}
+    for node in graph["nodes"]:
+        if node["type"] in NOTES:
+            continue
+        values = iter(node["widgets_values"])
+        inputs = {}
+        for field in node["inputs"]:
+            if "widget" in field:
+                inputs[field["name"]] = next(values)
+                if field["name"] == "seed":
+                    assert next(values) in ("fixed", "randomize", "increment", "decrement")
+            if field["link"] is not None:
+                inputs[field["name"]] = sources[field["link"]]
+        assert list(values) == [], node["type"]
+        prompt[str(node["id"])] = {"class_type": node["type"], "inputs": inputs}
+    return prompt
+
+
+def test_the_stories_are_there():
+    assert len(STORIES) >= 3
+    assert sorted(path.stem for path in (WORKFLOWS / "api").glob("*.json")) == STORIES
+
+
+@pytest.mark.parametrize("story", STORIES)
+def test_both_forms_say_the_same(story):
+    plain = {key: {"class_type": node["class_type"], "inputs": node["inputs"]} for key, node in api_form(story).items()}
+    assert prompt_of(ui_form(story)) == plain
+
+
+@pytest.mark.parametrize("story", STORIES)
+def test_the_ui_form_fits_the_installed_nodes(story, comfyui, pack):
+    pack()
+    graph = ui_form(story)
+    nodes = {node["id"]: node for node in graph["nodes"]}
+    assert len(nodes) == len(graph["nodes"])
+    assert max(nodes) == graph["last_node_id"]
+    for number, source, out, target, into, kind in graph["links"]:
+        assert nodes[source]["outputs"][out]["type"] == kind
+        assert number in nodes[source]["outputs"][out]["links"]
+        assert nodes[target]["inputs"][into]["link"] == number
+        assert nodes[target]["inputs"][into]["type"] == kind
+    for node in graph["nodes"]:
+        if node["type"] not in NOTES:
+            kind = comfyui.NODE_CLASS_MAPPINGS[node["type"]]
+            assert [output["type"] for output in node["outputs"]] == [str(found) for found in kind.RETURN_TYPES]
+            if hasattr(kind, "GET_SCHEMA"):
+                schema = kind.GET_SCHEMA()
+                assert {field["name"] for field in node["inputs"]} == {field.id for field in schema.inputs}
+                assert [output["name"] for output in node["outputs"]] == [out.display_name for out in schema.outputs]
+
+
+@pytest.mark.parametrize("story", STORIES)
+def test_no_two_nodes_overlap(story):
+    boxes = [(node["pos"], node["size"]) for node in ui_form(story)["nodes"]]
+    for place, ((x, y), (width, height)) in enumerate(boxes):
+        for (left, top), (wide, high) in boxes[place + 1 :]:
+            assert x + width <= left or left + wide <= x or y + height <= top - 30 or top + high <= y - 30
+
+
+@pytest.fixture
+def fitted(sd15_checkpoint, comfyui_base):
+    """A shipped workflow in API form with the checkpoint and the pictures that are here, and small images."""
+    folder = comfyui_base / "input/workflow pictures"
+    if not folder.exists():
+        folder.mkdir()
+        for number, size in enumerate(((40, 30), (32, 32), (24, 60))):
+            Image.effect_noise(size, 90 - 30 * number).convert("RGB").save(folder / f"{number}.png")
+        (folder / "broken.png").write_text("no picture")
+    small = {"ckpt_name": sd15_checkpoint, "width": 64, "height": 64, "steps": 1, "folder": folder.name}
+
+    def make(story):
+        prompt = api_form(story)
+        for node in prompt.values():
+            for name in node["inputs"].keys() & small.keys():
+                node["inputs"][name] = small[name]
+        return prompt
+
+    return make
+
+
+def by_type(run, prompt, kind):
+    return run.outputs[next(key for key, node in prompt.items() if node["class_type"] == kind)]
+
+
+def test_pick_best_of_a_batch(run_workflow, fitted):
+    prompt = fitted("pick_best_of_a_batch")
+    run = run_workflow(prompt)
+    assert run.success, run.error
+    assert len(by_type(run, prompt, "LatentCriticPickBest")["scores"]) == 4
+    assert len(by_type(run, prompt, "SaveImage")["images"]) == 1
+
+
+def test_reject_then_upscale(run_workflow, fitted, comfyui_base):
+    prompt = fitted("reject_then_upscale")
+    run = run_workflow(prompt)
+    assert run.success, run.error
+    kept = [row for row in by_type(run, prompt, "LatentCriticReject")["scores"] if row["kept"]]
+    saved = by_type(run, prompt, "LatentCriticSaveScored")
+    assert 1 <= len(kept) <= 2
+    assert len(saved["files"]) == len(kept)
+    with Image.open(comfyui_base / "output" / saved["files"][0]) as picture:
+        assert picture.size == (96, 96)
+
+
+def test_when_nothing_is_kept_the_upscale_does_not_run(run_workflow, fitted):
+    prompt = fitted("reject_then_upscale")
+    reject = next(node for node in prompt.values() if node["class_type"] == "LatentCriticReject")
+    reject["inputs"].update(floor=0, threshold=100.0)
+    run = run_workflow(prompt)
+    assert run.success, run.error
+    assert "LatentCriticSaveScored" not in {prompt[key]["class_type"] for key in run.outputs}
+    assert not any(row["kept"] for row in by_type(run, prompt, "LatentCriticReject")["scores"])
+    blocked = [data["exception_message"] for event, data in run_workflow.server.sent if event == "execution_error"]
+    assert len(blocked) == 1
+    assert "< threshold 100" in blocked[0]
+
+
+def test_score_a_folder(run_workflow, fitted):
+    prompt = fitted("score_a_folder")
+    run = run_workflow(prompt)
+    assert run.success, run.error
+    scores = by_type(run, prompt, "LatentCriticScoreImages")["scores"]
+    assert {row["name"] for row in scores} == {"0.png", "1.png", "2.png"}
+    assert len(by_type(run, prompt, "SaveImage")["images"]) == 1
+    assert "broken.png" in by_type(run, prompt, "LatentCriticLoadFolder")["text"][0]
+
+
+def test_an_unchanged_workflow_runs_nothing_again(run_workflow, fitted):
+    prompt = fitted("score_a_folder")
+    assert run_workflow(prompt).success
+    again = run_workflow(prompt)
+    assert again.success
+    assert again.cached == set(prompt)
