@@ -62,10 +62,10 @@ class Autoencoder:
         low, high = value_range
         # process_input maps [0, 1] to [-1, 1]; another range is reached by feeding it other numbers.
         scaled = pixels if value_range == (-1.0, 1.0) else (low + (high - low) * pixels + 1.0) / 2.0
-        with torch.no_grad():
-            model_management.throw_exception_if_processing_interrupted()
-            latents = self._encode(scaled.movedim(1, -1), sample)
-            return self._network.process_latent_in(latents.float())
+        model_management.throw_exception_if_processing_interrupted()
+        with torch.inference_mode():  # the mode that ComfyUI's tiled fallback is written for
+            latents = self._network.process_latent_in(self._encode(scaled.movedim(1, -1), sample).float())
+        return latents.clone()
 
     def _encode(self, pixels: Tensor, sample: int | None) -> Tensor:
         if sample is None:
@@ -77,18 +77,22 @@ class Autoencoder:
         moments: list[Tensor] = []
         hook = regulariser.register_forward_pre_hook(lambda module, args: moments.append(args[0].float().cpu()))
         try:
-            self._vae.encode(pixels)
+            mode = self._vae.encode(pixels)
         finally:
             hook.remove()
+        if sum(map(len, moments)) != len(mode) or any(part.shape[2:] != mode.shape[2:] for part in moments):
+            logger.warning("Encoded in tiles, which have no common posterior; its mode is used instead of a sample.")
+            return mode
         mean, log_variance = torch.cat(moments).chunk(2, dim=1)
         draw = torch.randn(mean.shape, generator=torch.Generator().manual_seed(sample))
         return mean + torch.exp(0.5 * log_variance.clamp(-30.0, 20.0)) * draw
 
     def decode(self, latents: Tensor) -> Tensor:
         """Latents in the model's space → pixels [N, 3, H, W] in [0, 1]."""
-        with torch.no_grad():
-            model_management.throw_exception_if_processing_interrupted()
-            return self._vae.decode(self._network.process_latent_out(latents.float())).movedim(-1, 1)
+        model_management.throw_exception_if_processing_interrupted()
+        with torch.inference_mode():
+            images = self._vae.decode(self._network.process_latent_out(latents.float())).movedim(-1, 1)
+        return images.clone()
 
     def decode_for_gradient(self, latents: Tensor) -> Tensor:
         """As :meth:`decode`, not clamped, and part of the caller's graph. Only inside a gradient context."""

@@ -57,7 +57,7 @@ def _aliased(network: torch.nn.Module) -> Iterator[None]:
                 for name, tensor in store.items():
                     if tensor is not None and (tensor.is_inference() or tensor.requires_grad):
                         replaced.append((store, name, tensor))
-                        store[name] = _stand_in(tensor)
+                        store[name] = _stand_in(tensor)  # pyright: ignore[reportArgumentType]
         yield
     finally:
         for store, name, tensor in replaced:
