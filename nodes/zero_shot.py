@@ -43,6 +43,9 @@ class ZeroShotScorer(io.ComfyNode):
     @classmethod
     def execute(cls, model: Any, clip: Any, vae: Any, pairs: str) -> io.NodeOutput:
         """Bind the scorer to the model."""
+        for name, part in (("MODEL", model), ("CLIP", clip), ("VAE", vae)):
+            if part is None:
+                raise BadInput(f"a {name}", "none", f"This checkpoint holds no {name}; load it with a node of its own.")
         return io.NodeOutput(ZeroShot(ComfyBackbone(model, clip, vae), pairs=parse_pairs(pairs)))
 
 
