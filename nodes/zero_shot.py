@@ -46,7 +46,8 @@ class ZeroShotScorer(io.ComfyNode):
         for name, part in (("MODEL", model), ("CLIP", clip), ("VAE", vae)):
             if part is None:
                 raise BadInput(f"a {name}", "none", f"This checkpoint holds no {name}; load it with a node of its own.")
-        return io.NodeOutput(ZeroShot(ComfyBackbone(model, clip, vae), pairs=parse_pairs(pairs)))
+        backbone: Any = ComfyBackbone(model, clip, vae)  # Any: pyright takes no cached_property for a property
+        return io.NodeOutput(ZeroShot(backbone, pairs=parse_pairs(pairs)))
 
 
 def parse_pairs(text: str) -> tuple[tuple[str, str], ...]:
