@@ -5,7 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..core.hosts.comfyui import embedded
-from ._sockets import CATEGORY_ADVANCED
+from ._sockets import CATEGORY
 
 
 class LoadEmbeddedModel(io.ComfyNode):
@@ -16,7 +16,7 @@ class LoadEmbeddedModel(io.ComfyNode):
         return io.Schema(
             node_id="LatentCriticLoadEmbedded",
             display_name="Load Embedded Model",
-            category=CATEGORY_ADVANCED,
+            category=f"{CATEGORY}/Advanced",
             description="A tiny latent diffusion model that ships with this pack, so that every scorer can be tried "
             "without a checkpoint. Its outputs fit the stock nodes. It was trained on a few hundred free pictures at "
             "256 pixels: it knows sharp from blurry, but it does not make pictures worth keeping.",

@@ -52,6 +52,14 @@ def comfyui(comfyui_folder, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def diffusers():
+    """The module diffusers, importable also where torchvision's binary does not fit torch."""
+    finder = load_by_path(ROOT / ".ci" / "comfyui.py", "latent_critic_ci_comfyui")
+    finder.library_for_diffusers = finder.declare_torchvision_ops()  # dropped, the two operators would go with it
+    return importlib.import_module("diffusers")
+
+
+@pytest.fixture(scope="session")
 def comfyui_base(comfyui):
     """ComfyUI's base directory in this run: input/, output/, temp/, models/."""
     return Path(importlib.import_module("folder_paths").base_path)

@@ -9,6 +9,7 @@ from typing import cast
 
 from ...errors import UnsupportedFamily
 from ..contracts import Family, Prediction, Tap
+from .critic_ldm import CRITIC_LDM
 from .row import FamilyRow, ModelFacts
 from .sd15 import SD15
 from .sd20 import SD20, SD20_V
@@ -16,7 +17,7 @@ from .sdxl import SDXL
 
 __all__ = ["REGISTRY", "FamilyRow", "ModelFacts", "find_row", "known_families", "recognise"]
 
-REGISTRY: tuple[FamilyRow, ...] = (SD15, SD20, SD20_V, SDXL)
+REGISTRY: tuple[FamilyRow, ...] = (SD15, SD20, SD20_V, SDXL, CRITIC_LDM)
 
 
 def known_families() -> tuple[str, ...]:

@@ -23,6 +23,10 @@ from ...nets import critic_ldm
 class CriticLDM(comfy.supported_models.SD15):
     """SD 1's architecture, smaller, on latents of eight channels. Recognised by this class's name, never by weights."""
 
+    def inpaint_model(self) -> bool:
+        """ComfyUI takes more than four input channels for an inpainting checkpoint; these are all latents."""
+        return False
+
 
 class CriticLatent(comfy.latent_formats.LatentFormat):
     """The embedded autoencoder's latents, brought to unit spread."""

@@ -1,0 +1,126 @@
+"""A folder of pictures in memory, and crops of it at several scales, the same for one seed and step."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from ...errors import BadInput, UnreadableFile
+from ...image_files import find_images
+from ...images import load_image
+
+MANIFEST = "manifest.json"
+#: Without a manifest one picture in this many is held back.
+_HELD_BACK_SHARE = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """One picture: uint8 [3, H, W], its file name and what the source says that it shows ("" when nothing)."""
+
+    name: str
+    pixels: Tensor
+    content: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Collection:
+    """Pictures to train on and pictures that training never sees."""
+
+    train: tuple[Picture, ...]
+    held_back: tuple[Picture, ...]
+
+
+def load_collection(folder: Path, least: int, most: int = 768) -> Collection:
+    """Read a folder; ``manifest.json`` in it, when there, says which pictures are used, shown how, and held back.
+
+    Args:
+        folder: Where the pictures lie.
+        least: Pictures whose shorter side is below this are left out.
+        most: Pictures are made this small along the shorter side at most, which bounds memory.
+
+    Raises:
+        BadInput: fewer than two usable pictures.
+        UnreadableFile: a manifest that is no JSON, or a picture that is none.
+    """
+    rows = _manifest_rows(folder)
+    train: list[Picture] = []
+    held_back: list[Picture] = []
+    for row in tqdm(rows, desc="pictures", unit="picture", disable=None):
+        pixels = _shrunk(load_image(folder / str(row["file"])), most)
+        if min(pixels.shape[1:]) >= least:
+            picture = Picture(str(row["file"]), (pixels * 255).round().to(torch.uint8), str(row.get("content", "")))
+            (held_back if row.get("held_back") else train).append(picture)
+    if not train or not held_back:
+        got = f"{len(train)} to train on and {len(held_back)} held back in {folder}"
+        raise BadInput("pictures to train on and to hold back", got, "Add pictures, or mark some in the manifest.")
+    return Collection(tuple(train), tuple(held_back))
+
+
+def _manifest_rows(folder: Path) -> Sequence[Mapping[str, object]]:
+    path = folder / MANIFEST
+    if path.exists():
+        try:
+            return json.loads(path.read_text(encoding="utf-8"))["pictures"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise UnreadableFile("a manifest with a list 'pictures'", f"{path}: {error}", "See the card.") from error
+    names = sorted(path.relative_to(folder).as_posix() for path in find_images([folder]))
+    ranked = sorted(names, key=lambda name: sha256(name.encode()).hexdigest())
+    held = set(ranked[: math.ceil(len(names) / _HELD_BACK_SHARE)])
+    return [{"file": name, "held_back": name in held} for name in names]
+
+
+def _shrunk(pixels: Tensor, most: int) -> Tensor:
+    height, width = pixels.shape[1:]
+    factor = most / min(height, width)
+    if factor >= 1:
+        return pixels
+    size = (round(height * factor), round(width * factor))
+    return F.interpolate(pixels[None], size=size, mode="bilinear", antialias=True)[0].clamp(0, 1)
+
+
+def step_generator(seed: int, *place: int) -> torch.Generator:
+    """The draw of one step: a resumed run draws what an uninterrupted one would have drawn."""
+    mixed = sha256(":".join(map(str, (seed, *place))).encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(mixed[:7], "big"))
+
+
+def random_crop(pixels: Tensor, size: int, generator: torch.Generator) -> Tensor:
+    """uint8 [3, H, W] → float32 [3, size, size] in [0, 1]: a window of log-uniform side, scaled, maybe mirrored."""
+    height, width = pixels.shape[1:]
+    place = torch.rand(4, generator=generator).tolist()
+    largest = min(height, width)
+    side = min(largest, round(size * (largest / size) ** place[0]))
+    top, left = int(place[1] * (height - side + 1)), int(place[2] * (width - side + 1))
+    crop = pixels[:, top : top + side, left : left + side].to(torch.float32) / 255.0
+    if side != size:
+        crop = F.interpolate(crop[None], size=(size, size), mode="bilinear", antialias=True)[0]
+    return crop.flip(-1) if place[3] < 0.5 else crop
+
+
+def random_crops(pictures: Sequence[Picture], count: int, size: int, generator: torch.Generator) -> Tensor:
+    """Float32 [count, 3, size, size] from pictures drawn with replacement."""
+    places = torch.randint(len(pictures), (count,), generator=generator).tolist()
+    return torch.stack([random_crop(pictures[place].pixels, size, generator) for place in places])
+
+
+def centre_views(pictures: Sequence[Picture], size: int) -> Tensor:
+    """The whole of each picture as far as a square goes: float32 [N, 3, size, size], for measuring."""
+    return torch.stack([_centre_view(picture.pixels, size) for picture in pictures])
+
+
+def _centre_view(pixels: Tensor, size: int) -> Tensor:
+    height, width = pixels.shape[1:]
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    square = pixels[:, top : top + side, left : left + side].to(torch.float32)[None] / 255.0
+    return F.interpolate(square, size=(size, size), mode="bilinear", antialias=True)[0].clamp(0, 1)

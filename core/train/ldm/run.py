@@ -1,0 +1,118 @@
+"""One piece of training, from request to saved state, figures and model folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import torch
+from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
+from torch import nn
+
+from ...hosts.diffusers.embedded import fill, make_tokenizer
+from ...nets import critic_ldm
+from . import loop
+from . import state as states
+from .autoencoder import AutoencoderTask
+from .bundle import RECORD, read_record, write_bundle
+from .denoiser import DenoiserTask
+from .measure import latent_spread, reconstruction_psnr
+from .models import Networks, build, load
+from .pictures import Collection, load_collection
+from .settings import Request
+from .state import State
+
+LOG = "log.jsonl"
+_DECAY = {"autoencoder": 0.0, "denoiser": 0.01}
+
+
+def train_ldm(request: Request) -> dict[str, Any]:
+    """Train for the minutes or steps of the request, continue what the run folder holds, write what was asked for.
+
+    Returns:
+        Steps in all, steps per second, the last loss, and (autoencoder) PSNR on the held-back pictures.
+
+    Raises:
+        BadInput: too few pictures, or settings that do not fit.
+        UnreadableFile: a damaged picture, state or model folder.
+    """
+    collection = load_collection(request.pictures, least=request.size)
+    networks, record = _starting_point(request)
+    state = _prepare(request, networks, record)
+    task: loop.Task
+    if request.stage == "autoencoder":
+        task = AutoencoderTask(state, collection.train, request)
+    else:
+        task = DenoiserTask(
+            state, collection.train, request, make_tokenizer(critic_ldm.read_merges(critic_ldm.SHIPPED))
+        )
+    log = request.run / LOG
+    loop.forget_after(log, request.stage, state.step)
+    result: dict[str, Any] = dict(loop.run(task, request, state_file(request), log))
+    averaged = _averaged(networks, state)
+    record = record | {request.stage: {"steps": state.step}, "seed": request.seed}
+    if request.stage == "autoencoder":
+        result |= _measured(averaged.vae, collection, request)
+        record["psnr"] = {key: result[key] for key in ("psnr_mean", "psnr_median", "psnr_size", "psnr_pictures")}
+    loop.append(log, [{"stage": request.stage, "piece": True, "device": request.device, **result}])
+    if request.export is not None:
+        write_bundle(averaged, request.export, critic_ldm.read_merges(critic_ldm.SHIPPED), record)
+    return result
+
+
+def state_file(request: Request) -> Path:
+    """Where a stage's state lies in the run folder."""
+    return request.run / f"{request.stage}.safetensors"
+
+
+def _starting_point(request: Request) -> tuple[Networks, dict[str, Any]]:
+    """Networks and record of the start folder, or random ones; the run's own autoencoder goes before the folder's."""
+    record: dict[str, Any] = {"autoencoder": {"steps": 0}, "denoiser": {"steps": 0}}
+    if request.start is not None and (request.start / RECORD).exists():
+        networks, record = load(request.start), record | read_record(request.start)
+    else:
+        networks = build(request.architecture, request.seed)
+    own = request.run / "autoencoder.safetensors"
+    if request.stage == "denoiser" and own.exists():
+        fill(networks.vae, states.averaged_part(own, "vae"))
+    return networks, record
+
+
+def _prepare(request: Request, networks: Networks, record: dict[str, Any]) -> State:
+    for part in critic_ldm.PARTS:
+        module = networks.part(part).to(torch.device(request.device))
+        module.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue] (missing in torch's overloads)
+    vae: dict[str, nn.Module] = {"vae": networks.vae}
+    rest: dict[str, nn.Module] = {"unet": networks.unet, "text_encoder": networks.text}
+    trained, frozen = (vae, {}) if request.stage == "autoencoder" else (rest, vae)
+    for module in frozen.values():
+        module.requires_grad_(False)
+    made = int(record[request.stage]["steps"])
+    state = states.begin(trained, frozen, made, _DECAY[request.stage])
+    if state_file(request).exists():
+        states.restore(state, state_file(request))
+    return state
+
+
+def _averaged(networks: Networks, state: State) -> Networks:
+    """The networks with their averaged weights (in place: training is over)."""
+    for part, module in state.trained.items():
+        module.load_state_dict(state.averaged(part))
+    if "latent_scale" in state.notes:
+        networks.vae.register_to_config(scaling_factor=state.notes["latent_scale"])
+    return networks
+
+
+def _measured(vae: AutoencoderTiny, collection: Collection, request: Request) -> dict[str, Any]:
+    size = request.architecture.native_size
+    figures = reconstruction_psnr(vae, collection.held_back, size)
+    spread = latent_spread(vae, collection.train, request.size, request.seed)
+    vae.register_to_config(scaling_factor=1.0 / spread)
+    return {
+        "psnr_mean": round(fmean(figures), 3),
+        "psnr_median": round(sorted(figures)[len(figures) // 2], 3),
+        "psnr_size": size,
+        "psnr_pictures": len(figures),
+        "latent_spread": round(spread, 4),
+    }

@@ -1,0 +1,93 @@
+"""What a training run is told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from ...errors import BadInput
+
+Stage = Literal["autoencoder", "denoiser"]
+
+
+@dataclass(frozen=True, slots=True)
+class Architecture:
+    """Sizes of the three networks. The defaults are those of the shipped model.
+
+    The autoencoder has TAESD's fixed shape (64 channels, 8 times down), because that is the one small shape which both
+    hosts load by themselves; U-Net channels are multiples of 32, because ComfyUI's U-Net has 32 groups per norm.
+    """
+
+    latent_channels: int = 8
+    autoencoder_width: int = 64
+    unet_channels: tuple[int, ...] = (64, 128, 128)
+    unet_heads: int = 4
+    text_width: int = 128
+    text_layers: int = 2
+    text_heads: int = 4
+    embedding_rank: int = 16
+    native_size: int = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One piece of training.
+
+    Attributes:
+        pictures: Folder of pictures, with or without a manifest.
+        run: Folder of this run: state, log, samples. A run that was begun there is continued.
+        stage: Which half to train.
+        minutes: Stop, saved, after this long.
+        steps: Stop, saved, when this many steps have been made in all.
+        start: Model folder to begin from when the run folder is empty; ``None`` begins from random weights.
+        export: Where to write the model folder (fp16) at the end; ``None`` writes none.
+        size: Side of the training crops in pixels.
+        batch: Crops per step.
+        rate: Peak learning rate; it rises over 100 steps, then falls to a twentieth by ``horizon``.
+        horizon: Step at which the learning rate ends its fall.
+        shallow: Autoencoder steps made first with the residual blocks left out (they begin as identities).
+        perceptual: Weight of the perceptual term in the autoencoder's loss.
+        pool: Crops encoded at a time for the denoiser; after ``pool_steps`` steps others are encoded.
+        pool_steps: How long a pool is used.
+        seed: Seed of everything that is drawn.
+        device: Where to train.
+        precision: ``bf16`` runs under autocast, ``fp32`` does not; ``auto`` is bf16 on a GPU.
+        save_minutes: Minutes between two saves of the state.
+        architecture: Sizes, used only when beginning from random weights.
+    """
+
+    pictures: Path
+    run: Path
+    stage: Stage = "autoencoder"
+    minutes: float = 10.0
+    steps: int | None = None
+    start: Path | None = None
+    export: Path | None = None
+    size: int = 128
+    batch: int = 16
+    rate: float = 1e-3
+    horizon: int = 50_000
+    shallow: int = 500
+    perceptual: float = 0.0
+    pool: int = 2048
+    pool_steps: int = 500
+    seed: int = 0
+    device: str = "cpu"
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    save_minutes: float = 2.0
+    architecture: Architecture = Architecture()
+
+    def __post_init__(self) -> None:
+        if self.stage not in ("autoencoder", "denoiser"):
+            raise BadInput("stage 'autoencoder' or 'denoiser'", repr(self.stage), "Name one of the two halves.")
+        if self.size % 32:
+            raise BadInput("a crop side divisible by 32", str(self.size), "Use 64, 128 or 256.")
+        if self.batch < 1 or self.pool < self.batch or self.minutes <= 0:
+            got = f"batch {self.batch}, pool {self.pool}, minutes {self.minutes}"
+            raise BadInput("batch ≥ 1, pool ≥ batch, minutes > 0", got, "Raise them.")
+
+    @property
+    def autocast(self) -> bool:
+        """Whether forwards run in bf16."""
+        return self.precision == "bf16" or (self.precision == "auto" and self.device.startswith("cuda"))

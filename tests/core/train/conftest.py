@@ -1,0 +1,57 @@
+"""Tiny pictures and a tiny architecture: real training, a few seconds."""
+
+import importlib
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+
+@pytest.fixture(scope="session")
+def ldm(diffusers):
+    """The modules of the training package, imported once diffusers can be."""
+    names = ("autoencoder", "bundle", "captions", "denoiser", "loop", "models", "pictures", "run", "settings", "state")
+    root = "latent_critic.core.train.ldm"
+    return SimpleNamespace(**{name: importlib.import_module(f"{root}.{name}") for name in names})
+
+
+@pytest.fixture(scope="session")
+def sizes(ldm):
+    return ldm.settings.Architecture(
+        autoencoder_width=16, unet_channels=(32, 64), text_width=32, text_layers=1, embedding_rank=4, native_size=64
+    )
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory):
+    """Twelve pictures of soft colour fields with edges."""
+    folder = tmp_path_factory.mktemp("pictures")
+    generator = np.random.default_rng(0)
+    down, right = np.mgrid[0:80, 0:96] / 80
+    for place in range(12):
+        a, b, c = generator.uniform(-3, 3, (3, 3, 1, 1))
+        field = np.sin(a * down + b * right + c) * 0.4 + 0.5 + 0.2 * (right + down * generator.uniform() > 1)
+        pixels = (field.clip(0, 1) * 255).astype(np.uint8).transpose(1, 2, 0)
+        Image.fromarray(pixels).save(folder / f"field_{place}.png")
+    return folder
+
+
+@pytest.fixture
+def request_for(ldm, sizes, pictures):
+    """`request_for(run, steps=…)` → a request of a tiny run."""
+    small = {"size": 32, "batch": 2, "pool": 4, "pool_steps": 2, "shallow": 1, "minutes": 5, "architecture": sizes}
+
+    def make(run, **settings):
+        return ldm.settings.Request(pictures=pictures, run=run, **(small | settings))
+
+    return make
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
