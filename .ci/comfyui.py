@@ -145,7 +145,7 @@ def declare_torchvision_ops() -> object | None:
 
     if torch.version.cuda is not None or importlib.metadata.version("torchvision").endswith("+cpu"):
         return None
-    if "torchvision" in sys.modules:
+    if "torchvision" in sys.modules or hasattr(torch.ops.torchvision, "nms"):
         return None
     library = torch.library.Library("torchvision", "DEF")
     for name in ("nms", "qnms"):

@@ -144,6 +144,38 @@ def test_lora_changes_the_estimate_as_merged_weights_do(comfyui, tiny_model, mak
     assert torch.equal(plain, make_backbone(model=tiny_model("sd15")).denoise(*arguments))
 
 
+@pytest.mark.parametrize("lora", [False, True])
+def test_weights_that_do_not_fit_on_the_card(comfyui, tiny_model, make_backbone, call, lora):
+    """ComfyUI's partial loading: weights (and their patches) are cast for each layer as it runs."""
+    model = tiny_model("sd15")
+    if lora:
+        name = "diffusion_model.output_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"
+        generator = torch.Generator().manual_seed(0)
+        model.add_patches({name: ("diff", (torch.randn(128, 64, generator=generator),))}, 0.5)
+    backbone = make_backbone(model=model)
+    arguments = call(backbone)
+    expected, plain = backbone.denoise(*arguments), backbone.fingerprint
+    model.detach()
+    model.load("cpu", lowvram_model_memory=model.model_size() // 2)
+    assert model.model.model_lowvram
+    found = make_backbone(model=model)
+    torch.testing.assert_close(found.denoise(*arguments), expected, rtol=1e-4, atol=1e-5)
+    assert found.fingerprint == plain
+    assert plain.patched == lora
+
+
+def test_an_inpainting_checkpoint(make_backbone, call):
+    from latent_critic.core.taps.recorder import Recorder
+    from latent_critic.core.taps.reducers import mean
+
+    backbone = make_backbone("sd15_inpaint")
+    z_t, sigma, conditioning = call(backbone)
+    assert backbone.denoise(z_t, sigma, conditioning).shape == z_t.shape
+    recorder = Recorder.of([tap for tap in backbone.family.taps if tap.name == "up.1"], mean)
+    backbone.features(z_t, sigma, conditioning, recorder)
+    assert len(recorder.rows("up.1")) == 3
+
+
 def test_guidance_of_the_users_model_stays_out(comfyui, tiny_model, make_backbone, call):
     from comfy_extras.nodes_model_advanced import RescaleCFG
 

@@ -74,6 +74,7 @@ class Row:
 
 FAMILIES = {
     "sd15": Row("SD15"),
+    "sd15_inpaint": Row("SD15", {"in_channels": 9}),
     "sd15_three_scales": Row("SD15", THREE_SCALES),
     "sd20": Row("SD20", {"use_linear_in_transformer": True, "context_dim": 128}, text="clip_h"),
     "sd20_v": Row("SD20", {"use_linear_in_transformer": True, "context_dim": 128}, v_prediction=True, text="clip_h"),

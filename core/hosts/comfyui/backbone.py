@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -50,6 +49,7 @@ class ComfyBackbone:
         taps = unet_taps(unet)
         self._family = recognise(found, tuple(taps.order))
         self._model = model
+        self._fingerprint: Fingerprint | None = None
         self._patcher = denoiser.own_clone(model)
         self._tapping = Tapping(taps, self._family.latent_channels)
         self._tapping.install(self._patcher)
@@ -61,10 +61,12 @@ class ComfyBackbone:
         """The family row of this model, with its own taps."""
         return self._family
 
-    @cached_property
+    @property
     def fingerprint(self) -> Fingerprint:
-        """A dtype-tolerant sketch of the unpatched weights."""
-        return facts.fingerprint(self._model, self._family.name)
+        """A dtype-tolerant sketch of the unpatched weights; read once."""
+        if self._fingerprint is None:
+            self._fingerprint = facts.fingerprint(self._model, self._family.name)
+        return self._fingerprint
 
     @property
     def device(self) -> torch.device:
