@@ -52,22 +52,27 @@ def sheet(
     """The images at these places on one picture, each with rank, score and bar."""
     ranks = {place: rank for rank, place in enumerate(batch.ranking(), 1)}
     pixels = images.channels_first()
+    # As many lines under each picture, so that single thumbnails have one size.
+    two_lines = any(_second_line(score) for score in batch)
     return contact_sheet(
         [to_picture(rgb(pixels[place]), cell) for place in places],
-        [_caption(batch[place], None if kept is None else place in kept) for place in places],
+        [_caption(batch[place], None if kept is None else place in kept, two_lines) for place in places],
         columns,
         cell,
         marks=[_mark(batch, place, ranks[place]) for place in places],
     )
 
 
-def _caption(score: Score, kept: bool | None) -> str:
-    """Score and fate, and on a second line the name or the reason why there is no score."""
+def _caption(score: Score, kept: bool | None, two_lines: bool) -> str:
+    """Score and fate, and on a second line the name, or the reason why there is no score."""
     first = "not scored" if score.value is None else numeral(score.value)
-    if kept is not None:
+    if kept is not None and score.ok:
         first += "  kept" if kept else "  rejected"
-    second = score.reason or score.attributes.get("name") or ""
-    return f"{first}\n{second}" if second else first
+    return f"{first}\n{_second_line(score)}" if two_lines else first
+
+
+def _second_line(score: Score) -> str:
+    return score.reason or str(score.attributes.get("name") or "")
 
 
 def _mark(batch: ScoreBatch, place: int, rank: int) -> Mark:
