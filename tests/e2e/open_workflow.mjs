@@ -48,7 +48,7 @@ try {
     () => window.app?.graph && Object.keys(window.LiteGraph?.registered_node_types ?? {})
       .some((name) => name.startsWith('LatentCritic')),
     null,
-    { timeout: 2 * MINUTE },
+    { timeout: MINUTE },
   );
   await page.waitForTimeout(1500); // the frontend restores its own last workflow after it is up
   await page.evaluate((graph) => window.app.loadGraphData(graph), workflow);

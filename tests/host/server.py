@@ -61,6 +61,7 @@ class Server:
             self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
         try:
             self._wait_until_up(180)
+            self._look_for_broken_packs()
         except BaseException:
             self.__exit__(None, None, None)
             raise
@@ -85,6 +86,12 @@ class Server:
             except (urllib.error.URLError, ConnectionError, TimeoutError):
                 time.sleep(0.5)
         raise TimeoutError(f"the server was not up after {seconds} s:\n{self.tail()}")
+
+    def _look_for_broken_packs(self):
+        text = self.log.read_text(encoding="utf-8", errors="replace")
+        if f"(IMPORT FAILED): {self.base}" in text:
+            start = text.rfind("Traceback", 0, text.find(f"Cannot import {self.base}"))
+            raise RuntimeError(f"ComfyUI could not load the pack:\n{text[start:][:4000]}")
 
     def tail(self, lines=60):
         """The last lines of the server's log."""

@@ -17,34 +17,22 @@ pytestmark = pytest.mark.host
 
 
 def prompt(checkpoint, batch=3):
-    """Sample a small batch with the stock nodes; the built-in judge picks the best."""
-    texts = {"2": "a photograph of a lighthouse", "3": ""}
-    nodes = {
-        "1": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": checkpoint}},
-        "4": {"class_type": "EmptyLatentImage", "inputs": {"width": 128, "height": 128, "batch_size": batch}},
-        "5": {
-            "class_type": "KSampler",
-            "inputs": {
-                "model": ["1", 0],
-                "positive": ["2", 0],
-                "negative": ["3", 0],
-                "latent_image": ["4", 0],
-                "seed": 11,
-                "steps": 2,
-                "cfg": 4.0,
-                "sampler_name": "euler",
-                "scheduler": "normal",
-                "denoise": 1.0,
-            },
-        },
-        "6": {"class_type": "VAEDecode", "inputs": {"samples": ["5", 0], "vae": ["1", 2]}},
-        "7": {"class_type": PICK_BEST, "inputs": {"images": ["6", 0], "keep": 1}},
-        "8": {"class_type": "SaveImage", "inputs": {"images": ["7", 0], "filename_prefix": "best"}},
+    """The first shipped workflow in API form, with the checkpoint that is here and small pictures."""
+    nodes = json.loads((ROOT / "workflows/api/pick_best_of_a_batch.json").read_text(encoding="utf-8"))
+    changes = {
+        "CheckpointLoaderSimple": {"ckpt_name": checkpoint},
+        "EmptyLatentImage": {"width": 128, "height": 128, "batch_size": batch},
+        "KSampler": {"steps": 2},
     }
-    encode = {
-        key: {"class_type": "CLIPTextEncode", "inputs": {"clip": ["1", 1], "text": t}} for key, t in texts.items()
-    }
-    return nodes | encode
+    for node in nodes.values():
+        node["inputs"].update(changes.get(node["class_type"], {}))
+    return nodes
+
+
+def shown_by(entry, nodes, kind):
+    """The ``ui`` result of the one node of a kind, from an entry of /history."""
+    (key,) = (key for key, node in nodes.items() if node["class_type"] == kind)
+    return entry["outputs"][key]
 
 
 def comfy_cli():
@@ -56,32 +44,34 @@ def comfy_cli():
 
 
 def test_scores_are_in_the_history_of_a_posted_prompt(comfyui_server, sd15_checkpoint):
-    entry = comfyui_server.run(prompt(sd15_checkpoint))
+    nodes = prompt(sd15_checkpoint)
+    entry = comfyui_server.run(nodes)
     assert entry["status"]["status_str"] == "success", entry["status"]
-    ui = entry["outputs"]["7"]
-    values = [row["score"] for row in ui["scores"]]
+    shown = shown_by(entry, nodes, PICK_BEST)
+    values = [row["score"] for row in shown["scores"]]
     assert len(values) == 3
     assert all(isinstance(value, float) and math.isfinite(value) for value in values)
     assert values == sorted(values, reverse=True)
-    assert sorted(row["index"] for row in ui["scores"]) == [0, 1, 2]
-    assert ui["spec"][0]["name"] == "judge"
-    assert len(ui["images"]) == 3
-    saved = entry["outputs"]["8"]["images"]
+    assert sorted(row["index"] for row in shown["scores"]) == [0, 1, 2]
+    assert shown["spec"][0]["name"] == "judge"
+    assert len(shown["images"]) == 3
+    saved = shown_by(entry, nodes, "SaveImage")["images"]
     assert len(saved) == 1
-    assert (comfyui_server.base / "output" / saved[0]["filename"]).stat().st_size > 0
+    assert (comfyui_server.base / "output" / saved[0]["subfolder"] / saved[0]["filename"]).stat().st_size > 0
 
 
 def test_the_same_prompt_scores_the_same_again(comfyui_server, sd15_checkpoint):
-    other = prompt(sd15_checkpoint)
-    first = comfyui_server.run(other)["outputs"]["7"]["scores"]
+    nodes = prompt(sd15_checkpoint)
+    first = shown_by(comfyui_server.run(nodes), nodes, PICK_BEST)["scores"]
     comfyui_server.post("free", {"unload_models": True, "free_memory": True})
-    again = comfyui_server.run(prompt(sd15_checkpoint))["outputs"]["7"]["scores"]
+    again = shown_by(comfyui_server.run(nodes), nodes, PICK_BEST)["scores"]
     assert [row["score"] for row in again] == pytest.approx([row["score"] for row in first], abs=1e-3)
 
 
 def test_comfy_run_takes_the_workflow(comfyui_server, sd15_checkpoint, tmp_path):
     file = tmp_path / "pick best.json"
-    file.write_text(json.dumps(prompt(sd15_checkpoint, batch=2)), encoding="utf-8")
+    nodes = prompt(sd15_checkpoint, batch=2)
+    file.write_text(json.dumps(nodes), encoding="utf-8")
     command = [comfy_cli(), "--skip-prompt", "run", "--workflow", str(file), "--wait"]
     command += ["--host", "127.0.0.1", "--port", str(comfyui_server.port), "--timeout", "300"]
     before = comfyui_server.get("history")
@@ -99,7 +89,7 @@ def test_comfy_run_takes_the_workflow(comfyui_server, sd15_checkpoint, tmp_path)
     (new,) = comfyui_server.get("history").keys() - before.keys()
     entry = comfyui_server.get(f"history/{new}")[new]
     assert entry["status"]["status_str"] == "success"
-    assert len(entry["outputs"]["7"]["scores"]) == 2
+    assert len(shown_by(entry, nodes, PICK_BEST)["scores"]) == 2
 
 
 def test_every_node_is_offered_with_a_help_page(comfyui_server):
