@@ -1,0 +1,72 @@
+"""Arguments that several subcommands share, and their checks."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from ..errors import BadInput
+
+Subparsers = Any  # argparse names the type only privately
+DASH = "-"
+
+
+def command(subparsers: Subparsers, name: str, summary: str, detail: str = "") -> argparse.ArgumentParser:
+    """A subcommand's parser."""
+    return subparsers.add_parser(
+        name,
+        help=summary,
+        description=f"{summary[0].upper()}{summary[1:]}. {detail}".strip(),
+        allow_abbrev=False,
+    )
+
+
+def add_images(parser: argparse.ArgumentParser) -> None:
+    """What to read."""
+    parser.add_argument(
+        "inputs", nargs="*", metavar="IMAGES", help="pictures, folders (searched recursively), quoted patterns"
+    )
+    parser.add_argument("--list", dest="list_file", metavar="FILE", help="a file with one path a line, or -")
+
+
+def add_scorer(parser: argparse.ArgumentParser) -> None:
+    """What scores, where, and how much at once."""
+    parser.add_argument("--scorer", default="judge", metavar="NAME", help="see latent-critic methods (default: judge)")
+    parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps (default: a GPU when there is one)")
+    parser.add_argument("--batch", type=int, default=8, metavar="N", help="images at once; changes no score")
+    parser.add_argument(
+        "--resume",
+        metavar="FILE",
+        help="keep a journal in FILE and take from it what was scored before: a run that was stopped goes on",
+    )
+
+
+def add_outputs(parser: argparse.ArgumentParser) -> None:
+    """Where the scores go."""
+    for form, words in (("json", "a JSON list"), ("csv", "CSV"), ("jsonl", "JSON lines")):
+        parser.add_argument(f"--{form}", metavar="FILE", help=f"write {words} (- for standard output)")
+    parser.add_argument("--contact-sheet", metavar="PNG", help="draw the pictures, best first, with their scores")
+    parser.add_argument(
+        "--sheet-cells", type=int, default=60, metavar="N", help="the sheet shows at most N: the best and the worst"
+    )
+
+
+def check_targets(*targets: str | None) -> None:
+    """Refuse output files that cannot work, before hours of scoring.
+
+    Raises:
+        BadInput: a folder where a file should be, a file where a folder should be, or two results for one output.
+    """
+    named = [target for target in targets if target is not None]
+    if len(set(named)) < len(named):
+        raise BadInput("a different output for each result", " ".join(named), "Name each output once.")
+    for target in named:
+        path = Path(target)
+        if target == DASH:
+            continue
+        if path.is_dir():
+            raise BadInput("a file name for the output", f"the folder {path}", "Name a file in it.")
+        blocked = next((parent for parent in path.parents if parent.exists() and not parent.is_dir()), None)
+        if blocked is not None:
+            raise BadInput(f"a folder for {path.name}", f"the file {blocked}", "Name another folder.")

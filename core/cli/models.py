@@ -1,0 +1,88 @@
+"""``latent-critic models``: the diffusion model families known, and the weights that ship."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import struct
+from pathlib import Path
+from typing import Any
+
+from ..errors import UnreadableFile
+from .arguments import Subparsers, command
+
+
+def add(subparsers: Subparsers) -> None:
+    """Declare the subcommand."""
+    parser = command(subparsers, "models", "list the model families known and the weights that ship")
+    parser.add_argument("--json", action="store_true", help="print a JSON object")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print families and assets."""
+    from .console import say, say_json, table
+
+    families, assets = _families(), _assets(Path(__file__).parents[1] / "assets")
+    if arguments.json:
+        say_json({"families": families, "assets": assets})
+        return 0
+    say("Diffusion models whose loaded copy can be used for scoring:")
+    cells = [["family", "prediction", "native size", "text"]]
+    cells += [[f["name"], f["prediction"], str(f["native_size"]), f["text_layout"]] for f in families]
+    say(table(cells, right=[2]))
+    say("\nWeights that ship:")
+    for asset in assets:
+        say(f"{asset['name']}  {asset['bytes'] / 1e6:.1f} MB  {asset['path']}")
+        say(f"  card: {asset['card'] or 'none'}")
+        for key, value in asset["metadata"].items():
+            say(f"  {key}: {value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}")
+    return 0
+
+
+def _families() -> list[dict[str, Any]]:
+    from ..backbone.families import REGISTRY
+
+    return [
+        {
+            "name": row.name,
+            "prediction": ", ".join(row.predictions),
+            "native_size": row.native_size,
+            "text_layout": row.text_layout,
+        }
+        for row in REGISTRY
+    ]
+
+
+def _assets(root: Path) -> list[dict[str, Any]]:
+    found = []
+    for path in sorted(root.rglob("*.safetensors")):
+        cards = sorted(path.parent.glob("*.md"))
+        found.append(
+            {
+                "name": f"{path.parent.name}/{path.name}",
+                "path": str(path),
+                "bytes": path.stat().st_size,
+                "card": str(cards[0]) if cards else None,
+                "metadata": _metadata(path),
+            }
+        )
+    return found
+
+
+def _metadata(path: Path) -> dict[str, Any]:
+    """The metadata of a safetensors file, read from its header alone: its values are JSON where they parse as such."""
+    with path.open("rb") as file:
+        try:
+            (size,) = struct.unpack("<Q", file.read(8))
+            texts = json.loads(file.read(size)).get("__metadata__", {})
+        except (struct.error, ValueError, MemoryError, OverflowError) as error:
+            raise UnreadableFile(f"a safetensors file at {path}", str(error), "Install the package again.") from error
+    return {key: _value(text) for key, text in texts.items()}
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text

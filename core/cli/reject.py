@@ -1,0 +1,149 @@
+"""``latent-critic reject``: pictures sorted into kept/ and rejected/ by a policy."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import BadInput
+from .arguments import DASH, Subparsers, add_images, add_scorer, check_targets, command
+
+if TYPE_CHECKING:
+    from ..records import ScoreBatch
+    from ..selection.policy import Policy, Selection
+
+COLUMNS = ("path", "bucket", "destination", "index", "score", "rank", "why")
+
+
+@dataclass(frozen=True, slots=True)
+class RejectRequest:
+    """Where sorted pictures go.
+
+    Attributes:
+        out: Holds ``kept/``, ``rejected/`` and ``report.csv``.
+        policy: What is kept.
+        move: Move instead of copy.
+        dry_run: Only say what would be done.
+        json: Where the report goes as JSON as well; ``-`` is standard output.
+    """
+
+    out: Path
+    policy: Policy
+    move: bool = False
+    dry_run: bool = False
+    json: str | None = None
+
+    def __post_init__(self) -> None:
+        check_targets(self.json)
+        if self.out.exists() and not self.out.is_dir():
+            raise BadInput("a folder for --out", f"the file {self.out}", "Name another folder.")
+
+
+def add(subparsers: Subparsers) -> None:
+    """Declare the subcommand."""
+    parser = command(
+        subparsers,
+        "reject",
+        "sort pictures into kept/ and rejected/",
+        "Copies, or moves with --move. Never deletes, never overwrites. Threshold, top k and percentile must all be "
+        "passed; then the floor brings back the best, and the cap drops the worst. A picture without a score is "
+        "rejected.",
+    )
+    add_images(parser)
+    parser.add_argument("--out", required=True, metavar="DIR", help="gets kept/, rejected/ and report.csv")
+    parser.add_argument("--threshold", type=float, metavar="S", help="keep scores at least this good")
+    parser.add_argument("--top-k", type=int, metavar="K", help="keep the best K")
+    parser.add_argument("--percentile", type=float, metavar="P", help="75 keeps the best quarter")
+    parser.add_argument("--floor", type=int, default=0, metavar="N", help="keep at least N")
+    parser.add_argument("--cap", type=int, metavar="N", help="keep at most N")
+    parser.add_argument("--move", action="store_true", help="move the files instead of copying them")
+    parser.add_argument("--dry-run", action="store_true", help="only say what would be done")
+    parser.add_argument("--json", metavar="FILE", help="write the report as a JSON list too (- for standard output)")
+    add_scorer(parser)
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Score, select, sort, report."""
+    from ..selection.policy import Policy, select
+    from .results import conclude
+    from .scoring import ScoreRequest, score_files
+
+    rules = (arguments.threshold, arguments.top_k, arguments.percentile, arguments.cap)
+    if all(rule is None for rule in rules):
+        raise BadInput("at least one rule", "none", "Give --threshold, --top-k, --percentile or --cap.")
+    policy = Policy(arguments.threshold, arguments.top_k, arguments.percentile, arguments.floor, arguments.cap)
+    request = RejectRequest(Path(arguments.out), policy, arguments.move, arguments.dry_run, arguments.json)
+    batch = score_files(ScoreRequest.of(arguments, leave_out=request.out))
+    selection = select(batch, policy)
+    rows = _plan(batch, selection, request.out)
+    _carry_out(rows, request)
+    _tell(rows, request)
+    return conclude(batch)
+
+
+def _plan(batch: ScoreBatch, selection: Selection, out: Path) -> list[dict[str, Any]]:
+    """One row per picture, best first, each with a destination of its own."""
+    from .buckets import destination
+
+    kept, taken, rows = set(selection.kept), set(), []
+    for rank, place in enumerate(selection.ranking, 1):
+        score = batch[place]
+        source = Path(score.attributes["path"])
+        bucket = "kept" if place in kept else "rejected"
+        # A listed file that does not exist has a reason already, and nothing that could go anywhere.
+        target = destination(source, out / bucket, taken) if source.is_file() else None
+        if target is not None:
+            taken.add(target)
+        rows.append(
+            {
+                "path": str(source),
+                "bucket": bucket,
+                "destination": None if target is None else str(target),
+                "index": score.index,
+                "score": score.value,
+                "rank": rank if score.ok else None,
+                "why": selection.why[place],
+            }
+        )
+    return rows
+
+
+def _carry_out(rows: list[dict[str, Any]], request: RejectRequest) -> None:
+    """The report first, so that a run that is cut short leaves a list of where everything was to go; then the files."""
+    from ..export import csv_line, printable
+    from ..files import write_text
+    from .buckets import free_name, put
+    from .console import note
+
+    if request.dry_run:
+        return
+    lines = [COLUMNS, *(tuple(row[name] for name in COLUMNS) for row in rows)]
+    report = free_name(request.out / "report.csv")
+    write_text(report, "".join(printable(csv_line(line)) for line in lines))
+    for row in rows:
+        if row["destination"] is not None:
+            put(Path(row["path"]), Path(row["destination"]), request.move)
+    note(f"wrote {report}")
+
+
+def _tell(rows: list[dict[str, Any]], request: RejectRequest) -> None:
+    import json
+
+    from ..export import printable
+    from ..files import write_text
+    from .console import note, say, say_json
+
+    if request.json and request.json != DASH and not request.dry_run:
+        write_text(request.json, json.dumps(rows, indent=1) + "\n")
+    if request.json == DASH:
+        say_json(rows)
+    else:
+        for row in rows:
+            say(f"{row['bucket']:8}  {printable(row['path'])}  ({row['why']})")
+    kept = sum(row["bucket"] == "kept" for row in rows)
+    done = "would be " if request.dry_run else ""
+    verb = "moved" if request.move else "copied"
+    note(f"{kept} of {len(rows)} kept; {done}{verb} to {request.out}/kept and {request.out}/rejected")

@@ -1,0 +1,125 @@
+"""What a scoring run leaves behind: files, a table, a contact sheet, the list of failures, the exit code."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..contact_sheet import Mark, Titles, best_and_worst, contact_sheet
+from ..errors import BadInput, UnreadableFile
+from ..export import printable, rows, to_csv, to_json, to_jsonl
+from ..files import whole_file, write_text
+from ..records import ScoreBatch
+from ..selection.policy import numeral
+from ..selection.report import meaning
+from .arguments import DASH, check_targets
+from .console import note, say, say_json
+
+_LISTED = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Outputs:
+    """Where the scores of a run go; ``-`` is standard output, which then carries nothing else."""
+
+    json: str | None = None
+    csv: str | None = None
+    jsonl: str | None = None
+    contact_sheet: str | None = None
+    cells: int = 60
+
+    def __post_init__(self) -> None:
+        check_targets(self.json, self.csv, self.jsonl, self.contact_sheet)
+        if self.contact_sheet == DASH:
+            raise BadInput("a file name for --contact-sheet", "-", "Name a PNG file.")
+        if self.cells < 1:
+            raise BadInput("--sheet-cells of at least 1", str(self.cells), "Raise it.")
+
+    @classmethod
+    def of(cls, arguments: Any) -> Outputs:
+        """From parsed arguments."""
+        return cls(arguments.json, arguments.csv, arguments.jsonl, arguments.contact_sheet, arguments.sheet_cells)
+
+    @property
+    def on_stdout(self) -> bool:
+        """Whether standard output belongs to a machine-readable form."""
+        return DASH in (self.json, self.csv, self.jsonl)
+
+
+def write_outputs(batch: ScoreBatch, outputs: Outputs) -> None:
+    """Write every form that was asked for, each file whole or not at all."""
+    if outputs.json == DASH:
+        say_json(rows(batch))
+    elif outputs.json:
+        write_text(outputs.json, to_json(batch))
+    for target, form in ((outputs.csv, to_csv), (outputs.jsonl, to_jsonl)):
+        if target == DASH:
+            say(form(batch).removesuffix("\n"))
+        elif target:
+            write_text(target, form(batch))
+    if outputs.contact_sheet:
+        write_sheet(batch, Path(outputs.contact_sheet), outputs.cells)
+    for target in (outputs.json, outputs.csv, outputs.jsonl, outputs.contact_sheet):
+        if target and target != DASH:
+            note(f"wrote {target}")
+
+
+def write_sheet(batch: ScoreBatch, target: Path, cells: int = 60, side: int = 256) -> None:
+    """Draw the ranked contact sheet: at most ``cells`` pictures, the best and the worst, read again as thumbnails."""
+    from ..images import thumbnail
+
+    places, cut = best_and_worst(batch.ranking(), cells)
+    ranks = {place: rank for rank, place in enumerate(batch.ranking(), 1)}
+    pictures, captions, marks = [], [], []
+    for place in places:
+        score = batch[place]
+        path = Path(score.attributes["path"])
+        try:
+            pictures.append(thumbnail(path, side))
+        except UnreadableFile:
+            pictures.append(None)
+        if score.value is None:
+            captions.append(f"no score\n{printable(path.name)}\n{score.reason}")
+            marks.append(Mark(crossed=True))
+        else:
+            captions.append(f"{numeral(score.value)}\n{printable(path.name)}")
+            marks.append(Mark(_fraction(batch, place), f"#{ranks[place]}"))
+    titles = Titles(f"{len(batch)} pictures, best first", " ".join(filter(None, (meaning(batch).splitlines()[0], cut))))
+    sheet = contact_sheet(pictures, captions, cell=side, marks=marks, titles=titles)
+    with whole_file(target) as temporary:
+        sheet.save(temporary, "PNG")
+
+
+def _fraction(batch: ScoreBatch, place: int) -> float:
+    """Where a score lies from worst to best: on its scale, or among this batch where the scale is open."""
+    value, spec = batch[place].value or 0.0, batch.spec
+    present = [score.value for score in batch if score.value is not None]
+    low, high = spec.scale or (min(present), max(present))
+    share = (value - low) / (high - low) if high > low else 1.0
+    return share if spec.direction == "higher" else 1.0 - share
+
+
+def say_scores(batch: ScoreBatch, places: list[int], ranked: bool = False) -> None:
+    """One line per picture: its rank when asked for, its score, its path."""
+    ranks = {place: rank for rank, place in enumerate(batch.ranking(), 1)}
+    for place in places:
+        score = batch[place]
+        number = "–" if score.value is None else numeral(score.value)
+        rank = f"{ranks[place] if score.ok else '–':>5}  " if ranked else ""
+        say(f"{rank}{number:>6}  {printable(score.attributes['path'])}")
+
+
+def conclude(batch: ScoreBatch) -> int:
+    """Say what the numbers mean, list the pictures that failed; returns the exit code."""
+    for line in meaning(batch).splitlines():
+        note(line)
+    failed = [score for score in batch if not score.ok]
+    if not failed:
+        return 0
+    note(f"{len(failed)} of {len(batch)} pictures have no score:")
+    for score in failed[:_LISTED]:
+        note(f"  {printable(score.attributes['path'])}: {score.reason}")
+    if len(failed) > _LISTED:
+        note(f"  … and {len(failed) - _LISTED} more; --json and --csv list them all.")
+    return 1

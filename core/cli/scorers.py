@@ -1,0 +1,46 @@
+"""From a scorer's name to a scorer that runs without ComfyUI."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..errors import BadInput
+from ..methods import METHODS, method
+
+if TYPE_CHECKING:
+    from ..methods.contract import Scorer
+
+
+def load_scorer(name: str, device: str = "auto") -> Scorer:
+    """A scorer on a device.
+
+    Raises:
+        BadInput: unknown, not yet built, needs a loaded diffusion model, or no such device.
+    """
+    info = method(name)
+    if not info.available:
+        usable = ", ".join(known.name for known in METHODS if known.available)
+        raise BadInput(f"a scorer of this version ({usable})", f"{name}, which is planned", "Use another scorer.")
+    if name != "judge":
+        raise BadInput(
+            "a scorer that needs only images",
+            f"{name}, which needs {', '.join(info.needs)}",
+            "Use it in ComfyUI, where a model is loaded; the command line has --scorer judge.",
+        )
+    place = _device(device)
+    from ..methods.judge import Judge
+
+    return Judge.load(device=place)
+
+
+def _device(name: str) -> str:
+    import torch
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise BadInput("a device that this PyTorch can use", f"{name} ({reason})", "Use --device cpu.") from error
+    return name

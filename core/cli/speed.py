@@ -1,0 +1,9 @@
+"""``latent-critic speed``."""
+
+from __future__ import annotations
+
+from .arguments import Subparsers
+
+
+def add(subparsers: Subparsers) -> None:
+    """Declare the subcommand."""
