@@ -2,13 +2,35 @@
 
 from comfy_api.latest import ComfyExtension, io
 
+from .blend_scorers import BlendScorers
+from .contact_sheet import ContactSheet
+from .load_folder import LoadImagesFromFolder
+from .pick_best import PickBestImages
+from .quality_judge import QualityJudge
+from .reject import RejectLowQuality
+from .save_scored import SaveScoredImage
+from .score_images import ScoreImages
+from .score_report import ScoreReport
+from .zero_shot import ZeroShotScorer
+
 
 class LatentCriticExtension(ComfyExtension):
     """Everything that ComfyUI loads from this pack."""
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         """The explicit list of nodes."""
-        return []
+        return [
+            PickBestImages,
+            ScoreImages,
+            RejectLowQuality,
+            ScoreReport,
+            ContactSheet,
+            SaveScoredImage,
+            LoadImagesFromFolder,
+            QualityJudge,
+            ZeroShotScorer,
+            BlendScorers,
+        ]
 
 
 async def comfy_entrypoint() -> ComfyExtension:
