@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from .arguments import Subparsers, command
 from .console import note
@@ -55,8 +56,11 @@ def _train_ldm(arguments: argparse.Namespace) -> int:
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     start = None if arguments.from_scratch else arguments.start or SHIPPED
-    named = {name: value for name, value in vars(arguments).items() if name in Request.__dataclass_fields__}
-    result = train_ldm(Request(**(named | {"run": arguments.folder, "start": start})))
+    named: dict[str, Any] = {
+        name: value for name, value in vars(arguments).items() if name in Request.__dataclass_fields__
+    }
+    named |= {"run": arguments.folder, "start": start}
+    result = train_ldm(Request(**named))
     note(", ".join(f"{name} {value}" for name, value in result.items()))
     return 0
 
@@ -85,8 +89,11 @@ def _check_ldm(arguments: argparse.Namespace) -> int:
     from ..nets.critic_ldm import SHIPPED
     from ..train.ldm.check import CheckRequest, check
 
-    named = {name: value for name, value in vars(arguments).items() if name in CheckRequest.__dataclass_fields__}
-    figures = check(CheckRequest(**(named | {"model": arguments.model or SHIPPED})))
+    named: dict[str, Any] = {
+        name: value for name, value in vars(arguments).items() if name in CheckRequest.__dataclass_fields__
+    }
+    named["model"] = arguments.model or SHIPPED
+    figures = check(CheckRequest(**named))
     write_text(arguments.out / "figures.json", json.dumps(figures, indent=2) + "\n")
     note(json.dumps(figures))
     return 0

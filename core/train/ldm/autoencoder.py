@@ -38,10 +38,11 @@ class AutoencoderTask:
         generator = step_generator(request.seed, step)
         images = random_crops(self._pictures, request.batch, request.size, generator).to(request.device)
         images = images.to(memory_format=torch.channels_last)
+        skipped = skipped_levels(request, step)
         with autocast(request):
-            latents = encode(self._vae, images, step < request.shallow).float()
+            latents = encode(self._vae, images, skipped).float()
             noise = torch.randn(latents.shape, generator=generator).to(latents)
-            restored = decode(self._vae, latents + LATENT_NOISE * noise, step < request.shallow).float()
+            restored = decode(self._vae, latents + LATENT_NOISE * noise, skipped).float()
         error = F.mse_loss(restored, images)
         spread = spread_penalty(latents)
         loss = F.l1_loss(restored, images) + _MSE_WEIGHT * error + _SPREAD_WEIGHT * spread
@@ -58,21 +59,37 @@ def spread_penalty(latents: Tensor) -> Tensor:
     return 0.5 * (mean.square() + variance - torch.log(variance + 1e-6) - 1).mean()
 
 
-def encode(vae: AutoencoderTiny, images: Tensor, shallow: bool = False) -> Tensor:
+def skipped_levels(request: Request, step: int) -> int:
+    """How many of the four resolutions, from the finest, run without their residual blocks at this step.
+
+    The blocks begin as identities. Those at full and half size cost four fifths of a step and matter last.
+    """
+    if step < request.shallow:
+        return 4
+    return 2 if step < request.coarse else 0
+
+
+def encode(vae: AutoencoderTiny, images: Tensor, skipped: int = 0) -> Tensor:
     """Images [N, 3, H, W] in [0, 1] → unscaled latents [N, C, H/8, W/8]."""
-    return _through(vae.encoder.layers, images, shallow)
+    return _through(vae.encoder.layers, images, 0, skipped)
 
 
-def decode(vae: AutoencoderTiny, latents: Tensor, shallow: bool = False) -> Tensor:
+def decode(vae: AutoencoderTiny, latents: Tensor, skipped: int = 0) -> Tensor:
     """Unscaled latents → images, not clamped. The soft bound of ±3 is part of the architecture."""
-    return _through(vae.decoder.layers, torch.tanh(latents / 3) * 3, shallow)
+    return _through(vae.decoder.layers, torch.tanh(latents / 3) * 3, 3, skipped)
 
 
-def _through(layers: nn.Sequential, values: Tensor, shallow: bool) -> Tensor:
+def _through(layers: nn.Sequential, values: Tensor, level: int, skipped: int) -> Tensor:
+    """Run the layers, ``level`` being the halvings of the input; a skipped block leaves its closing ReLU."""
     for layer in layers:
-        # A residual block begins as an identity followed by its ReLU; leaving it out early saves most of the time.
-        skipped = shallow and isinstance(layer, AutoencoderTinyBlock)
-        values = F.relu(values) if skipped else layer(values)
+        if isinstance(layer, AutoencoderTinyBlock) and level < skipped:
+            values = F.relu(values)
+            continue
+        values = layer(values)
+        if isinstance(layer, nn.Conv2d) and layer.stride == (2, 2):
+            level += 1
+        elif isinstance(layer, nn.Upsample):
+            level -= 1
     return values
 
 

@@ -46,7 +46,8 @@ class Request:
         batch: Crops per step.
         rate: Peak learning rate; it rises over 100 steps, then falls to a twentieth by ``horizon``.
         horizon: Step at which the learning rate ends its fall.
-        shallow: Autoencoder steps made first with the residual blocks left out (they begin as identities).
+        shallow: Autoencoder steps made first with all residual blocks left out (they begin as identities).
+        coarse: Step up to which the blocks at full and half resolution are left out.
         perceptual: Weight of the perceptual term in the autoencoder's loss.
         pool: Crops encoded at a time for the denoiser; after ``pool_steps`` steps others are encoded.
         pool_steps: How long a pool is used.
@@ -68,7 +69,8 @@ class Request:
     batch: int = 16
     rate: float = 1e-3
     horizon: int = 50_000
-    shallow: int = 500
+    shallow: int = 1000
+    coarse: int = 5000
     perceptual: float = 0.0
     pool: int = 2048
     pool_steps: int = 500

@@ -41,7 +41,16 @@ def pictures(tmp_path_factory):
 @pytest.fixture
 def request_for(ldm, sizes, pictures):
     """`request_for(run, steps=…)` → a request of a tiny run."""
-    small = {"size": 32, "batch": 2, "pool": 4, "pool_steps": 2, "shallow": 1, "minutes": 5, "architecture": sizes}
+    small = {
+        "size": 32,
+        "batch": 2,
+        "pool": 4,
+        "pool_steps": 2,
+        "shallow": 1,
+        "coarse": 2,
+        "minutes": 5,
+        "architecture": sizes,
+    }
 
     def make(run, **settings):
         return ldm.settings.Request(pictures=pictures, run=run, **(small | settings))

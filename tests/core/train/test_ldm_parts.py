@@ -54,7 +54,7 @@ def test_residual_blocks_begin_as_identities(ldm, sizes):
     images = torch.rand(2, 3, 32, 32)
     with torch.no_grad():
         for shallow, deep in zip(
-            (ldm.autoencoder.encode(vae, images, True), ldm.autoencoder.decode(vae, torch.ones(1, 8, 4, 4), True)),
+            (ldm.autoencoder.encode(vae, images, 4), ldm.autoencoder.decode(vae, torch.ones(1, 8, 4, 4), 2)),
             (ldm.autoencoder.encode(vae, images), ldm.autoencoder.decode(vae, torch.ones(1, 8, 4, 4))),
             strict=True,
         ):

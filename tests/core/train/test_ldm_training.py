@@ -37,7 +37,7 @@ def test_training_changes_every_weight_it_should_and_no_other(ldm, request_for, 
 
 def test_the_autoencoder_learns(ldm, request_for, tmp_path):
     first = ldm.run.train_ldm(request_for(tmp_path, steps=1, batch=8, pool=8))
-    last = ldm.run.train_ldm(request_for(tmp_path, steps=60, batch=8, pool=8, rate=3e-3, shallow=30))
+    last = ldm.run.train_ldm(request_for(tmp_path, steps=60, batch=8, pool=8, rate=3e-3, shallow=30, coarse=45))
     assert last["psnr_mean"] > first["psnr_mean"] + 1.0
 
 
