@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
 PICTURES = ROOT / "web" / "readme"
 #: Name in the README → file that the check script leaves in .cache/artefacts, and the width to show.
-TAKEN = {"contact_sheet.jpg": ("contact_sheet.png", 1400), "workflow.jpg": ("workflow.png", 1600)}
+TAKEN = {"contact_sheet.jpg": ("contact_sheet.png", 1400), "workflow.jpg": ("workflow score_a_folder.png", 1600)}
 LARGEST_KB = 300
 
 

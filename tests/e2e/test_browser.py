@@ -92,4 +92,5 @@ def test_a_shipped_workflow_runs_in_the_frontend(comfyui_server, sd15_checkpoint
     assert [complaint for complaint in seen["complaints"] if ours(complaint)] == []
     shown = [node for node in seen["shown"] if node["pictures"]]
     assert shown, "no node of ours shows a picture on the page"
+    assert any("images scored" in text for node in shown for text in node["texts"]), shown
     assert picture.stat().st_size > 20_000
