@@ -246,6 +246,9 @@ def test_shapes_that_do_not_agree(make_backbone, call):
         backbone.denoise(z_t, sigma, conditioning.rows([0]))
     with pytest.raises(BadInput, match="latents"):
         backbone.denoise(z_t[:, :3], sigma, conditioning)
+    for wrong in (-1.0, float("nan"), float("inf")):
+        with pytest.raises(BadInput, match="finite sigmas"):
+            backbone.denoise(z_t, sigma * 0 + wrong, conditioning)
     with pytest.raises(BadInput, match="latents"):
         backbone.denoise(z_t[:0], sigma[:0], conditioning.rows([]))
 

@@ -31,6 +31,20 @@ def test_one_checkpoint_in_any_dtype(make_backbone, tiny_model, family, dtype):
     assert not other.matches(make_backbone(family, tiny_model(family, seed=1)).fingerprint)
 
 
+def test_quantised_weights(comfyui, make_backbone, tiny_model):
+    from comfy.quant_ops import QuantizedTensor
+
+    exact, copy = tiny_model("sd15"), tiny_model("sd15")
+    for module in copy.model.diffusion_model.modules():
+        if isinstance(module, torch.nn.Linear):
+            quantised = QuantizedTensor.from_float(module.weight.data.bfloat16(), "TensorCoreFP8Layout")
+            module.weight = torch.nn.Parameter(quantised, requires_grad=False)
+    one, other = make_backbone(model=exact).fingerprint, make_backbone(model=copy).fingerprint
+    assert other.coarse
+    assert one.matches(other)
+    assert one != other
+
+
 def test_families_are_told_apart(make_backbone):
     assert not make_backbone("sd15").fingerprint.matches(make_backbone("sdxl").fingerprint)
 

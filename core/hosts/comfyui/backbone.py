@@ -144,6 +144,7 @@ class ComfyBackbone:
         out = torch.empty(z_t.shape, device=self.device)
         parts: list[tuple[list[int], Tensor]] = []
 
+        z_t = z_t.float()
         for rows in _same_length(conditioning):
 
             def work(first: int, last: int, rows: list[int] = rows) -> None:
@@ -168,6 +169,8 @@ def _check(z_t: Tensor, sigma: Tensor, conditioning: Conditioning, family: Famil
         raise BadInput(
             f"latents [N, {family.latent_channels}, h, w]", f"shape {list(z_t.shape)}", "Encode images with this model."
         )
+    if not bool((torch.isfinite(sigma) & (sigma >= 0)).all()):
+        raise BadInput("finite sigmas, 0 or more", str(sigma.tolist())[:80], "Take them from the model's schedule.")
     if tuple(sigma.shape) != (rows,) or conditioning.tokens.shape[0] != rows:
         raise BadInput(
             f"{rows} sigmas and {rows} conditions, one per latent",

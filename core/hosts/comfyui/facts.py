@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import comfy.utils
 from comfy import model_sampling
+from comfy.quant_ops import QuantizedTensor
+from torch import Tensor
 
 from ...backbone.families import ModelFacts
 from ...backbone.fingerprint import Fingerprint, sketch
@@ -52,26 +53,24 @@ def fingerprint(model: Any, family: str) -> Fingerprint:
     }
 
     def read(name: str, where: Sequence[int]) -> list[float]:
-        flat = _original(model, _PREFIX + name, weights[name]).detach().reshape(-1)
+        weight = _original(model, _PREFIX + name, weights[name]).detach()
+        flat = (weight.dequantize() if isinstance(weight, QuantizedTensor) else weight).reshape(-1)
+        # One by one: a gather on fp8 is not implemented everywhere, single values are.
         return [float(flat[place].float()) for place in where]
 
-    # 16 tensors of 16 places: a gather on fp8 is not implemented everywhere, single values are.
     values = sketch([(name, weight.numel()) for name, weight in weights.items()], read) if weights else ()
-    coarse = any(weight.element_size() < 2 for weight in weights.values())
+    coarse = any(isinstance(weight.data, QuantizedTensor) or weight.element_size() < 2 for weight in weights.values())
     return Fingerprint(family, values, is_patched(model), coarse)
 
 
-def _original(model: Any, key: str, weight: Any) -> Any:
-    hooked = getattr(model, "hook_backup", {}).get(key)
+def _original(model: Any, key: str, weight: Tensor) -> Tensor:
+    hooked = model.hook_backup.get(key)
     if hooked is not None:
         return hooked[0]
-    backup = getattr(model, "backup", {}).get(key)
-    if backup is not None:
-        return backup.weight
-    return weight if weight is not None else comfy.utils.get_attr(model.model, key)
+    backup = model.backup.get(key)
+    return weight if backup is None else backup.weight
 
 
 def is_patched(model: Any) -> bool:
     """Whether LoRA or anything else changes the weights that a forward uses."""
-    names = ("patches", "weight_wrapper_patches", "hook_patches", "injections")
-    return any(bool(getattr(model, name, None)) for name in names)
+    return any((model.patches, model.weight_wrapper_patches, model.hook_patches, model.injections))

@@ -47,6 +47,10 @@ class Tapping:
         self._now: _Recording | None = None
         self._inner_override: Any = None
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Tapping:
+        """Itself: ComfyUI deep-copies the options of every clone, and those must still record here."""
+        return self
+
     def install(self, patcher: Any) -> None:
         """Add the patches to a clone; patches that the user's model brought stay in force."""
         options = patcher.model_options["transformer_options"]
