@@ -1,10 +1,43 @@
-"""The built-in judge as nodes use it: its small network placed by ComfyUI's own memory management."""
+"""The built-in judge as nodes use it: its small network under ComfyUI's memory management."""
 
-from ..core.methods.contract import Scorer
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from ..core.hosts.comfyui.own_nets import layer_ops, place
+from ..core.methods.judge import SHIPPED, Judge
+from ..core.nets.judge_file import digest, read
+from ..core.nets.views import SIDE
+
+if TYPE_CHECKING:
+    from ..core.methods.contract import Images, Scorer, Watch
+    from ..core.records import ScoreBatch, ScoreSpec
+
+#: The largest activations of one forward, in units of its input's bytes (as core/hosts/comfyui/own_nets.py has it).
+_ACTIVATIONS = 32
+
+
+class PlacedJudge:
+    """The shipped judge; ComfyUI loads its network for each call and may unload it between calls."""
+
+    def __init__(self) -> None:
+        network, facts = read(SHIPPED, layer_ops())
+        self._placed = place(network)
+        self._judge = Judge(network, facts, digest(SHIPPED), device=self._placed.device)
+
+    @property
+    def spec(self) -> ScoreSpec:
+        """What the numbers mean."""
+        return self._judge.spec
+
+    def score(self, images: Images, prompts: Sequence[str] | None = None, *, watch: Watch | None = None) -> ScoreBatch:
+        """Score every image, in order."""
+        pixels = self._judge.views * 3 * SIDE * SIDE
+        self._placed.load(memory_required=_ACTIVATIONS * pixels * 4)
+        return self._judge.score(images, prompts, watch=watch)
 
 
 def builtin_judge() -> Scorer:
-    """A judge that reads the shipped weights."""
-    from ..core.methods.judge import Judge
-
-    return Judge.load()
+    """A judge with the shipped weights."""
+    return PlacedJudge()

@@ -8,7 +8,7 @@ from comfy_api.latest import io
 
 from ..core.errors import BadInput
 from ..core.hosts.comfyui.backbone import ComfyBackbone
-from ..core.methods.zero_shot import DEFAULT_PAIRS, ZeroShot
+from ..core.methods.zero_shot import DEFAULT_PAIRS, ZeroShot, ZeroShotOptions
 from ._sockets import CATEGORY_SCORERS, ScorerSocket
 
 
@@ -36,18 +36,27 @@ class ZeroShotScorer(io.ComfyNode):
                     default="\n".join(f"{good} | {bad}" for good, bad in DEFAULT_PAIRS),
                     tooltip="One pair of opposite prompts a line: good | bad.",
                 ),
+                io.Int.Input(
+                    "size",
+                    default=0,
+                    min=0,
+                    max=4096,
+                    step=64,
+                    tooltip="Images are scored at the area of size × size pixels. 0 is the size that the model was "
+                    "trained at. Less is faster, and further from what the model knows.",
+                ),
             ],
             outputs=[ScorerSocket.Output("scorer", "scorer", "The scorer, for any scorer input.")],
         )
 
     @classmethod
-    def execute(cls, model: Any, clip: Any, vae: Any, pairs: str) -> io.NodeOutput:
+    def execute(cls, model: Any, clip: Any, vae: Any, pairs: str, size: int) -> io.NodeOutput:
         """Bind the scorer to the model."""
         for name, part in (("MODEL", model), ("CLIP", clip), ("VAE", vae)):
             if part is None:
                 raise BadInput(f"a {name}", "none", f"This checkpoint holds no {name}; load it with a node of its own.")
         backbone: Any = ComfyBackbone(model, clip, vae)  # Any: pyright takes no cached_property for a property
-        return io.NodeOutput(ZeroShot(backbone, pairs=parse_pairs(pairs)))
+        return io.NodeOutput(ZeroShot(backbone, parse_pairs(pairs), ZeroShotOptions(side=size or None)))
 
 
 def parse_pairs(text: str) -> tuple[tuple[str, str], ...]:

@@ -13,7 +13,7 @@ def graph(family="sd15", nan=-1, pairs=PAIRS, node="LatentCriticPickBest", widge
         "1": {"class_type": "TestTinyCheckpoint", "inputs": {"family": family, "seed": 1}},
         "2": {
             "class_type": "LatentCriticZeroShot",
-            "inputs": {"model": ["1", 0], "clip": ["1", 1], "vae": ["1", 2], "pairs": pairs},
+            "inputs": {"model": ["1", 0], "clip": ["1", 1], "vae": ["1", 2], "pairs": pairs, "size": 64},
         },
         "3": {
             "class_type": "TestNoisePictures",
@@ -24,15 +24,6 @@ def graph(family="sd15", nan=-1, pairs=PAIRS, node="LatentCriticPickBest", widge
     }
 
 
-@pytest.fixture
-def lean(monkeypatch, pack):
-    """Score at 64 pixels: these models are tiny, their native size is not."""
-    monkeypatch.setattr(
-        pack("core.methods.zero_shot"), "native_shape", lambda height, width, family: (64, 64), raising=True
-    )
-
-
-@pytest.mark.usefixtures("lean")
 @pytest.mark.parametrize("family", ["sd15", "sd20_v", "sdxl"])
 def test_the_loaded_model_ranks_a_batch_and_a_broken_image_gets_a_reason(run_workflow, family):
     run = run_workflow(graph(family, nan=2))
@@ -40,6 +31,7 @@ def test_the_loaded_model_ranks_a_batch_and_a_broken_image_gets_a_reason(run_wor
     shown = run.outputs["4"]
     assert shown["spec"][0]["name"] == "zero_shot"
     assert shown["spec"][0]["settings"]["pairs"] == [["good photo", "bad photo"], ["sharp", "blurry"]]
+    assert shown["spec"][0]["settings"]["side"] == 64
     assert shown["hint"] == []
     assert "uncalibrated" in shown["text"][0]
     values = {row["index"]: row["score"] for row in shown["scores"]}
@@ -47,7 +39,6 @@ def test_the_loaded_model_ranks_a_batch_and_a_broken_image_gets_a_reason(run_wor
     assert len({values[0], values[1], values[3]}) == 3
 
 
-@pytest.mark.usefixtures("lean")
 def test_a_threshold_on_it_is_refused_with_the_remedy(run_workflow):
     widgets = {"threshold": 50.0, "top_k": 0, "percentile": 0.0, "floor": 0, "cap": 0}
     run = run_workflow(graph(node="LatentCriticReject", widgets=widgets))
@@ -82,14 +73,16 @@ def test_parts_that_do_not_belong_together(run_node, tiny, model, clip, vae, mes
         "clip": [None if clip == "none" else tiny.clip(*(clip or ("sd15", 1)))],
         "vae": [None if vae == "none" else tiny.vae(*(vae or (0,)))],
     }
-    run = run_node("LatentCriticZeroShot", {"pairs": PAIRS}, **linked)
+    run = run_node("LatentCriticZeroShot", {"pairs": PAIRS, "size": 64}, **linked)
     assert not run.success
     assert message in run.error
 
 
 @pytest.mark.parametrize("pairs", ["", "  \n", "only one", "a | b | c", "good |"])
 def test_pairs_that_are_none(run_node, tiny, pairs):
-    run = run_node("LatentCriticZeroShot", {"pairs": pairs}, model=[tiny.model()], clip=[tiny.clip()], vae=[tiny.vae()])
+    run = run_node(
+        "LatentCriticZeroShot", {"pairs": pairs, "size": 64}, model=[tiny.model()], clip=[tiny.clip()], vae=[tiny.vae()]
+    )
     assert not run.success
     assert "good | bad" in run.error or "sharp photo | blurry photo" in run.error
 

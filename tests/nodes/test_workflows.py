@@ -90,7 +90,7 @@ def fitted(sd15_checkpoint, comfyui_base):
     folder = comfyui_base / "input/workflow pictures"
     if not folder.exists():
         folder.mkdir()
-        for number, size in enumerate(((40, 30), (32, 32), (24, 60))):
+        for number, size in enumerate(((48, 40), (40, 40), (36, 64))):
             Image.effect_noise(size, 90 - 30 * number).convert("RGB").save(folder / f"{number}.png")
         (folder / "broken.png").write_text("no picture")
     small = {"ckpt_name": sd15_checkpoint, "width": 64, "height": 64, "steps": 1, "folder": folder.name}
