@@ -182,6 +182,17 @@ def test_no_path_of_one_machine_is_in_a_file() -> None:
     assert not found
 
 
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"])
+def test_commands_that_are_named_exist(name: str) -> None:
+    command = Path(sys.executable).with_name("latent-critic")
+    usage = subprocess.run([str(command), "--help"], capture_output=True, text=True, check=True).stdout
+    known = set(re.findall(r"^    ([a-z-]+)\s", usage, flags=re.MULTILINE))
+    named = set(
+        re.findall(r"(?:`|^    )latent-critic ([a-z-]+)", (ROOT / name).read_text(encoding="utf-8"), re.MULTILINE)
+    )
+    assert named <= known
+
+
 @pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md"])
 def test_links_within_the_checkout_lead_somewhere(name: str) -> None:
     links = re.findall(r"\]\(([^)#]+)", (ROOT / name).read_text(encoding="utf-8"))
