@@ -49,6 +49,7 @@ def contact_sheet(
     columns: int | None = None,
     cell: int = 256,
     *,
+    cell_height: int | None = None,
     marks: Sequence[Mark] | None = None,
     titles: Titles | None = None,
 ) -> Image.Image:
@@ -58,7 +59,8 @@ def contact_sheet(
         images: Pictures of any mode and size; ``None`` leaves a placeholder.
         captions: One text a picture; further lines are smaller. Long lines are shortened in the middle.
         columns: Pictures in a row; ``None`` makes the sheet a little wider than high.
-        cell: Longest side of each picture, in pixels.
+        cell: Room for each picture, in pixels: its width, and its height too unless ``cell_height`` is given.
+        cell_height: Height of that room, for pictures that are all wider than high.
         marks: Bar and badge of each picture.
         titles: Texts around the grid.
 
@@ -66,9 +68,9 @@ def contact_sheet(
         BadInput: no pictures, unequal lengths, or a sheet of more than :data:`MOST_PIXELS`.
     """
     marks = [Mark()] * len(images) if marks is None else marks
-    _check(images, captions, marks, columns, cell)
+    _check(images, captions, marks, columns, min(cell, cell_height or cell))
     titles = titles or Titles()
-    plan = _Plan.of(captions, columns, cell, titles)
+    plan = _Plan.of(captions, columns, (cell, cell_height or cell), titles)
     if plan.width * plan.height > MOST_PIXELS:
         raise BadInput(
             f"a sheet of at most {MOST_PIXELS:,} pixels", f"{plan.width}×{plan.height}", "Use smaller cells or fewer."
@@ -109,6 +111,7 @@ class _Plan:
     columns: int
     rows: int
     cell: int
+    tall: int
     pad: int
     large: int
     small: int
@@ -117,8 +120,8 @@ class _Plan:
     row_title: int
 
     @classmethod
-    def of(cls, captions: Sequence[str], columns: int | None, cell: int, titles: Titles) -> _Plan:
-        count = len(captions)
+    def of(cls, captions: Sequence[str], columns: int | None, room: tuple[int, int], titles: Titles) -> _Plan:
+        count, cell = len(captions), room[0]
         columns = min(count, columns or max(1, math.ceil(math.sqrt(count * 1.4))))
         pad, large = max(3, cell // 24), max(13, cell // 12)
         small = max(11, round(large * 0.78))
@@ -130,6 +133,7 @@ class _Plan:
             columns=columns,
             rows=math.ceil(count / columns),
             cell=cell,
+            tall=room[1],
             pad=pad,
             large=large,
             small=small,
@@ -141,7 +145,7 @@ class _Plan:
     @property
     def step(self) -> tuple[int, int]:
         text = self.pad + round(self.large * 1.25) + self.lines * round(self.small * 1.3)
-        return self.cell + 2 * self.pad, self.row_title + self.cell + text + 3 * self.pad
+        return self.cell + 2 * self.pad, self.row_title + self.tall + text + 3 * self.pad
 
     @property
     def width(self) -> int:
@@ -184,7 +188,7 @@ def _draw_titles(draw: ImageDraw.ImageDraw, plan: _Plan, titles: Titles) -> None
     font = _font(plan.large)
     for column, text in enumerate(titles.columns[: plan.columns]):
         x = plan.corner(column)[0] + plan.pad + plan.cell // 2
-        draw.text((x, plan.head - plan.pad), _shortened(text, font, plan.cell), _FAINT, font, anchor="mb")
+        draw.text((x, plan.head - plan.pad), _shortened(text, font, plan.cell), _FAINT, font, anchor="ms")
     for row, text in enumerate(titles.rows[: plan.rows]):
         x, y = plan.corner(row * plan.columns)
         draw.text((x + plan.pad, y - plan.pad // 2), _shortened(text, font, room), _TEXT, font, anchor="lb")
@@ -203,7 +207,7 @@ def _draw_cell(
     right, bottom = left + plan.step[0] - plan.pad, top + plan.step[1] - plan.row_title - plan.pad
     draw.rounded_rectangle((left, top, right, bottom), max(2, plan.pad // 2), _CELL)
     inner = left + plan.pad // 2
-    box = (inner, top + plan.pad // 2, inner + plan.cell, top + plan.pad // 2 + plan.cell)
+    box = (inner, top + plan.pad // 2, inner + plan.cell, top + plan.pad // 2 + plan.tall)
     _draw_picture(sheet, draw, box, picture, mark.crossed)
     if mark.badge:
         _draw_badge(draw, plan, box, mark)
@@ -228,23 +232,23 @@ def _draw_picture(
     picture: Image.Image | None,
     crossed: bool,
 ) -> None:
-    side = box[2] - box[0]
+    wide, tall = box[2] - box[0], box[3] - box[1]
     if picture is None:
         draw.rectangle((box[0], box[1], box[2] - 1, box[3] - 1), _BACK)
     else:
         # Reduced before it becomes RGB, so that a sheet of huge pictures needs the memory of one.
-        scale = min(1.0, side / max(picture.size))
+        scale = min(1.0, wide / picture.width, tall / picture.height)
         size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
         small = picture if size == picture.size else picture.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
         small = small.convert("RGB")
         if crossed:
             small = Image.blend(small, Image.new("RGB", small.size, _CELL), 0.65)
-        sheet.paste(small, (box[0] + (side - size[0]) // 2, box[1] + (side - size[1]) // 2))
+        sheet.paste(small, (box[0] + (wide - size[0]) // 2, box[1] + (tall - size[1]) // 2))
     if crossed:
-        middle, arm = (box[0] + side // 2, box[1] + side // 2), side // 8
+        middle, arm = (box[0] + wide // 2, box[1] + tall // 2), min(wide, tall) // 8
         for slope in (1, -1):
             ends = (middle[0] - arm, middle[1] - slope * arm, middle[0] + arm, middle[1] + slope * arm)
-            draw.line(ends, _FAINT, max(2, side // 48))
+            draw.line(ends, _FAINT, max(2, arm // 6))
 
 
 def _draw_badge(draw: ImageDraw.ImageDraw, plan: _Plan, box: tuple[int, int, int, int], mark: Mark) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import BadInput
+from ..image_files import EXTENSIONS
 
 Subparsers = Any  # argparse names the type only privately
 DASH = "-"
@@ -42,9 +43,17 @@ def add_scorer(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_json(parser: argparse.ArgumentParser, words: str) -> None:
+    """``--json [FILE]``; alone it prints."""
+    parser.add_argument(
+        "--json", nargs="?", const=DASH, metavar="FILE", help=f"write {words} (no FILE, or -: print it)"
+    )
+
+
 def add_outputs(parser: argparse.ArgumentParser) -> None:
     """Where the scores go."""
-    for form, words in (("json", "a JSON list"), ("csv", "CSV"), ("jsonl", "JSON lines")):
+    add_json(parser, "a JSON list")
+    for form, words in (("csv", "CSV"), ("jsonl", "JSON lines")):
         parser.add_argument(f"--{form}", metavar="FILE", help=f"write {words} (- for standard output)")
     parser.add_argument("--contact-sheet", metavar="PNG", help="draw the pictures, best first, with their scores")
     parser.add_argument(
@@ -53,10 +62,11 @@ def add_outputs(parser: argparse.ArgumentParser) -> None:
 
 
 def check_targets(*targets: str | None) -> None:
-    """Refuse output files that cannot work, before hours of scoring.
+    """Refuse output files for text that cannot work, before hours of scoring.
 
     Raises:
-        BadInput: a folder where a file should be, a file where a folder should be, or two results for one output.
+        BadInput: a folder where a file should be, a file where a folder should be, a name of a picture (most likely an
+            input that an option took for its file), or two results for one output.
     """
     named = [target for target in targets if target is not None]
     if len(set(named)) < len(named):
@@ -65,8 +75,10 @@ def check_targets(*targets: str | None) -> None:
         path = Path(target)
         if target == DASH:
             continue
+        if path.suffix.lower() in EXTENSIONS:
+            raise BadInput("a file name for text", str(path), "Name the pictures first, then the output file.")
         if path.is_dir():
-            raise BadInput("a file name for the output", f"the folder {path}", "Name a file in it.")
+            raise BadInput("a file name for the output", f"the folder {path}", "Name a file in it; name inputs first.")
         blocked = next((parent for parent in path.parents if parent.exists() and not parent.is_dir()), None)
         if blocked is not None:
             raise BadInput(f"a folder for {path.name}", f"the file {blocked}", "Name another folder.")

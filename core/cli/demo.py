@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 #: Damage that people meet: out of focus, shaken, noisy, over-compressed, enlarged, over-exposed.
 KINDS = ("gaussian_blur", "motion_blur", "white_noise", "jpeg", "downscale", "overexpose")
 
+_CELL = (208, 150)
+
 
 @dataclass(frozen=True, slots=True)
 class DemoRequest:
@@ -73,36 +75,43 @@ def _write_csv(steps: Sequence[Step], batch: ScoreBatch, target: Path) -> None:
 
 def _write_sheet(steps: Sequence[Step], batch: ScoreBatch, request: DemoRequest) -> None:
     """One row per kind of damage, the pictures in turn; columns are the severity."""
+    from PIL import ImageOps
+
     from ..contact_sheet import Mark, Titles, contact_sheet
     from ..files import whole_file
     from ..images import thumbnail
     from ..selection.policy import numeral
+    from .ladders import count_falls
 
     places = {(step.picture, step.distortion, step.severity): place for place, step in enumerate(steps)}
     pictures = list(dict.fromkeys(step.picture for step in steps))
     shown, titles = [], []
     for row, kind in enumerate(request.kinds):
         picture = pictures[row % len(pictures)]
-        titles.append(f"{kind.replace('_', ' ')}  ·  {picture}")
+        titles.append(f"{kind.replace('_', ' ')} · {picture}")
         shown += [places[picture, kind if severity else "none", severity] for severity in range(6)]
     order = [place for place in batch.ranking() if place in set(shown)]
     ranks = {place: rank for rank, place in enumerate(order, 1)}
     low, high = batch.spec.scale or (0.0, 100.0)
+    fell, visible = count_falls(steps, batch.values())
     captions, marks = [], []
     for place in shown:
         value = batch[place].value
         captions.append("no score" if value is None else numeral(value))
         marks.append(Mark(crossed=True) if value is None else Mark((value - low) / (high - low), f"#{ranks[place]}"))
     sheet = contact_sheet(
-        [thumbnail(steps[place].path, 200) for place in shown],
+        # Cut to one shape, so that the rows lie close.
+        [ImageOps.fit(thumbnail(steps[place].path, 2 * _CELL[0]), _CELL, centering=(0.5, 0.15)) for place in shown],
         captions,
         columns=6,
-        cell=200,
+        cell=_CELL[0],
+        cell_height=_CELL[1],
         marks=marks,
         titles=Titles(
-            "Latent Critic: the score falls as the damage grows",
+            "Latent Critic: sample pictures with growing damage",
             f"Scorer: {batch.spec.name}, {low:g} to {high:g}, higher is better. "
-            f"# is the rank among these {len(order)} pictures.",
+            f"# is the rank among these {len(order)}. Over all {len(steps)} pictures of the demo the score "
+            f"fell in {fell} of {visible} visible steps of damage.",
             ("untouched", "damage 1", "damage 2", "damage 3", "damage 4", "damage 5"),
             titles,
         ),

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from ..errors import LatentCriticError, NothingScored, UnwritableFile
-from .console import note
+from .console import note, say
 
 #: Subcommands in the order of ``--help``: each is a module here with ``add(subparsers)``.
 COMMANDS = ("demo", "score", "rank", "reject", "train", "benchmark", "speed", "methods", "models", "run_workflow")
@@ -58,4 +58,5 @@ class _Version(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
         from importlib.metadata import version
 
-        parser.exit(message=f"{parser.prog} {version('latent-critic')}\n")
+        say(f"{parser.prog} {version('latent-critic')}")
+        parser.exit()

@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import argparse
 
-from .arguments import Subparsers, command
+from .arguments import Subparsers, add_json, check_targets, command
 
 
 def add(subparsers: Subparsers) -> None:
     """Declare the subcommand."""
     parser = command(subparsers, "methods", "list the scorers, what each needs and where it comes from")
-    parser.add_argument("--json", action="store_true", help="print a JSON list")
+    add_json(parser, "a JSON list")
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the registry."""
     from ..methods import METHODS
-    from .console import say, say_json, table
+    from .console import say, table
+    from .results import write_json
 
+    check_targets(arguments.json)
     if arguments.json:
-        say_json([info.to_dict() for info in METHODS])
+        write_json([info.to_dict() for info in METHODS], arguments.json)
         return 0
     rows = [["name", "needs", "scale", "here", "source"]]
     for info in METHODS:

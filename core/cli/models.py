@@ -9,23 +9,25 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UnreadableFile
-from .arguments import Subparsers, command
+from .arguments import Subparsers, add_json, check_targets, command
 
 
 def add(subparsers: Subparsers) -> None:
     """Declare the subcommand."""
     parser = command(subparsers, "models", "list the model families known and the weights that ship")
-    parser.add_argument("--json", action="store_true", help="print a JSON object")
+    add_json(parser, "a JSON object")
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Print families and assets."""
-    from .console import say, say_json, table
+    from .console import say, table
+    from .results import write_json
 
     families, assets = _families(), _assets(Path(__file__).parents[1] / "assets")
+    check_targets(arguments.json)
     if arguments.json:
-        say_json({"families": families, "assets": assets})
+        write_json({"families": families, "assets": assets}, arguments.json)
         return 0
     say("Diffusion models whose loaded copy can be used for scoring:")
     cells = [["family", "prediction", "native size", "text"]]

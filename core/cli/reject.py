@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import BadInput
-from .arguments import DASH, Subparsers, add_images, add_scorer, check_targets, command
+from .arguments import DASH, Subparsers, add_images, add_json, add_scorer, check_targets, command
 
 if TYPE_CHECKING:
     from ..records import ScoreBatch
@@ -60,7 +60,7 @@ def add(subparsers: Subparsers) -> None:
     parser.add_argument("--cap", type=int, metavar="N", help="keep at most N")
     parser.add_argument("--move", action="store_true", help="move the files instead of copying them")
     parser.add_argument("--dry-run", action="store_true", help="only say what would be done")
-    parser.add_argument("--json", metavar="FILE", help="write the report as a JSON list too (- for standard output)")
+    add_json(parser, "the report as a JSON list")
     add_scorer(parser)
     parser.set_defaults(run=run)
 
@@ -130,17 +130,13 @@ def _carry_out(rows: list[dict[str, Any]], request: RejectRequest) -> None:
 
 
 def _tell(rows: list[dict[str, Any]], request: RejectRequest) -> None:
-    import json
-
     from ..export import printable
-    from ..files import write_text
-    from .console import note, say, say_json
+    from .console import note, say
+    from .results import write_json
 
-    if request.json and request.json != DASH and not request.dry_run:
-        write_text(request.json, json.dumps(rows, indent=1) + "\n")
-    if request.json == DASH:
-        say_json(rows)
-    else:
+    if request.json == DASH or not request.dry_run:
+        write_json(rows, request.json)
+    if request.json != DASH:
         for row in rows:
             say(f"{row['bucket']:8}  {printable(row['path'])}  ({row['why']})")
     kept = sum(row["bucket"] == "kept" for row in rows)

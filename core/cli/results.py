@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..contact_sheet import Mark, Titles, best_and_worst, contact_sheet
 from ..errors import BadInput, UnreadableFile
-from ..export import printable, rows, to_csv, to_json, to_jsonl
+from ..export import printable, rows, to_csv, to_jsonl
 from ..files import whole_file, write_text
 from ..records import ScoreBatch
 from ..selection.policy import numeral
@@ -30,9 +31,10 @@ class Outputs:
     cells: int = 60
 
     def __post_init__(self) -> None:
-        check_targets(self.json, self.csv, self.jsonl, self.contact_sheet)
-        if self.contact_sheet == DASH:
-            raise BadInput("a file name for --contact-sheet", "-", "Name a PNG file.")
+        check_targets(self.json, self.csv, self.jsonl)
+        sheet = self.contact_sheet
+        if sheet is not None and (Path(sheet).suffix.lower() != ".png" or Path(sheet).is_dir()):
+            raise BadInput("a file name for --contact-sheet that ends in .png", sheet, "Name a PNG file.")
         if self.cells < 1:
             raise BadInput("--sheet-cells of at least 1", str(self.cells), "Raise it.")
 
@@ -49,20 +51,29 @@ class Outputs:
 
 def write_outputs(batch: ScoreBatch, outputs: Outputs) -> None:
     """Write every form that was asked for, each file whole or not at all."""
-    if outputs.json == DASH:
-        say_json(rows(batch))
-    elif outputs.json:
-        write_text(outputs.json, to_json(batch))
-    for target, form in ((outputs.csv, to_csv), (outputs.jsonl, to_jsonl)):
-        if target == DASH:
-            say(form(batch).removesuffix("\n"))
-        elif target:
-            write_text(target, form(batch))
+    write_json(rows(batch), outputs.json)
+    write_form(to_csv(batch), outputs.csv)
+    write_form(to_jsonl(batch), outputs.jsonl)
     if outputs.contact_sheet:
         write_sheet(batch, Path(outputs.contact_sheet), outputs.cells)
-    for target in (outputs.json, outputs.csv, outputs.jsonl, outputs.contact_sheet):
-        if target and target != DASH:
-            note(f"wrote {target}")
+        note(f"wrote {outputs.contact_sheet}")
+
+
+def write_json(value: Any, target: str | None) -> None:
+    """Write JSON to a file or to standard output (``-``); nothing without a target."""
+    if target == DASH:
+        say_json(value)
+    elif target is not None:
+        write_form(json.dumps(value, ensure_ascii=False, indent=1, allow_nan=False) + "\n", target)
+
+
+def write_form(text: str, target: str | None) -> None:
+    """Write text to a file or to standard output (``-``); nothing without a target."""
+    if target == DASH:
+        say(text.removesuffix("\n"))
+    elif target is not None:
+        write_text(target, text)
+        note(f"wrote {target}")
 
 
 def write_sheet(batch: ScoreBatch, target: Path, cells: int = 60, side: int = 256) -> None:

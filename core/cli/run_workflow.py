@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import BadInput, UnreadableFile
-from .arguments import DASH, Subparsers, check_targets, command
+from .arguments import DASH, Subparsers, add_json, check_targets, command
 
 if TYPE_CHECKING:
     from .comfy_client import ComfyClient
@@ -66,7 +66,7 @@ def add(subparsers: Subparsers) -> None:
     )
     parser.add_argument("--python", metavar="EXE", help="the Python that runs it (default: this one)")
     parser.add_argument("--out", metavar="DIR", help="download the files that the workflow makes")
-    parser.add_argument("--json", metavar="FILE", help="write {node: scores} as JSON (- for standard output)")
+    add_json(parser, "{node: scores}")
     parser.set_defaults(run=run)
 
 
@@ -132,15 +132,13 @@ def _run(client: ComfyClient, workflow: Any) -> dict[str, Any]:
 
 
 def _tell(scores: dict[str, list[dict[str, Any]]], target: str | None) -> None:
-    from ..files import write_text
     from ..selection.policy import numeral
-    from .console import say, say_json, table
+    from .console import say, table
+    from .results import write_json
 
+    write_json(scores, target)
     if target == DASH:
-        say_json(scores)
         return
-    if target:
-        write_text(target, json.dumps(scores, indent=1) + "\n")
     if not scores:
         say("The workflow reported no scores.")
     for node, rows in scores.items():

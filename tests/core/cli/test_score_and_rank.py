@@ -144,6 +144,9 @@ def test_a_list_names_files_and_missing_ones_get_a_reason(cli, scorer, greys, tm
         (["{pics}", "--csv", "{empty}"], "a file name for the output"),
         (["{pics}", "--csv", "{pics}/p0.png/x.csv"], "a folder for"),
         (["{pics}", "--contact-sheet", "-"], "Name a PNG"),
+        (["{pics}", "--contact-sheet", "sheet.jpg"], "Name a PNG"),
+        (["--json", "{pics}/p0.png"], "file name for text"),
+        (["--json", "{pics}"], "name inputs first"),
         (["{pics}", "--contact-sheet", "s.png", "--sheet-cells", "0"], "--sheet-cells"),
     ],
 )
