@@ -64,9 +64,7 @@ def report(batch: ScoreBatch, selection: Selection | None = None, hint: str = ""
     head = f"{scored} of {len(batch)} images scored"
     if selection is not None:
         head += f", {len(selection.kept)} kept, {len(selection.rejected)} rejected"
-    return "\n".join(
-        part for part in (head + ".", hint, meaning(batch), "", table(batch, selection)) if part or part == ""
-    )
+    return "\n".join([f"{head}.", *([hint] if hint else []), meaning(batch), "", table(batch, selection)])
 
 
 def why_empty(batch: ScoreBatch, selection: Selection, side: str, most: int = 4) -> str:

@@ -37,6 +37,7 @@ def test_the_report_says_what_the_numbers_mean():
     assert text.startswith("2 of 3 images scored, 1 kept, 2 rejected.\nBuilt-in judge.\nScorer: judge (0 to 100")
     assert "calibrated on photographs" in text
     assert "does not see: hands" in text
+    assert report(SCORES).startswith("2 of 3 images scored.\nScorer: judge")
     loose = ScoreBatch(ScoreSpec("zero_shot"), (Score(0.1, 0),))
     assert "uncalibrated" in report(loose)
 
