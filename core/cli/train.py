@@ -16,6 +16,7 @@ def add(subparsers: Subparsers) -> None:
     kinds = parser.add_subparsers(title="what to train", metavar="WHAT", required=True)
     _add_ldm(kinds)
     _add_ldm_check(kinds)
+    _add_ldm_pictures(kinds)
 
 
 def _add_ldm(kinds: Subparsers) -> None:
@@ -39,6 +40,7 @@ def _add_ldm(kinds: Subparsers) -> None:
     parser.add_argument("--perceptual", type=float, default=0.0, help="autoencoder: weight of the perceptual term")
     parser.add_argument("--pool", type=int, default=2048, help="denoiser: crops encoded at a time")
     parser.add_argument("--pool-steps", type=int, default=500, help="denoiser: steps with one pool")
+    parser.add_argument("--measured", type=int, default=24, help="held-back pictures to measure on (default: 24)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cpu", help="cpu, cuda (default: cpu)")
     parser.add_argument("--precision", choices=("auto", "bf16", "fp32"), default="auto")
@@ -96,4 +98,29 @@ def _check_ldm(arguments: argparse.Namespace) -> int:
     figures = check(CheckRequest(**named))
     write_text(arguments.out / "figures.json", json.dumps(figures, indent=2) + "\n")
     note(json.dumps(figures))
+    return 0
+
+
+def _add_ldm_pictures(kinds: Subparsers) -> None:
+    parser = command(kinds, "ldm-pictures", "make the folder of pictures that the shipped weights were trained on")
+    parser.add_argument(
+        "--source",
+        action="append",
+        required=True,
+        metavar="NAME=DIR",
+        help="where a source of core/assets/critic_ldm/manifest.json was unpacked to; once for each",
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR")
+    parser.set_defaults(run=_gather_pictures)
+
+
+def _gather_pictures(arguments: argparse.Namespace) -> int:
+    from ..errors import BadInput
+    from ..train.ldm.gather import gather
+
+    pairs = [source.partition("=") for source in arguments.source]
+    if not all(name and folder for name, _, folder in pairs):
+        raise BadInput("--source NAME=DIR", " ".join(arguments.source), "Write a name, an equals sign and a folder.")
+    count = gather({name: Path(folder) for name, _, folder in pairs}, arguments.out)
+    note(f"{count} pictures in {arguments.out}")
     return 0

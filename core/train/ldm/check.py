@@ -24,7 +24,7 @@ from ...files import whole_file
 from ...hosts.diffusers.embedded import load_embedded
 from .denoiser import signal_shares
 from .measure import reconstruction_psnr
-from .pictures import Collection, Picture, centre_views, load_collection, step_generator
+from .pictures import Collection, Picture, centre_views, load_collection, some_of, step_generator
 
 #: Damage → the words that should fit it and those that should fit the untouched picture.
 PAIRS = {
@@ -72,7 +72,7 @@ def check(request: CheckRequest) -> dict[str, Any]:
         crop) and ``nearest_held_back`` (the same of held-back pictures, which are certainly no copies).
     """
     collection = load_collection(request.pictures, least=request.size)
-    held = collection.held_back[: request.held_back]
+    held = some_of(collection.held_back, request.held_back)
     pipeline = load_embedded(request.model).to(request.device)
     pipeline.set_progress_bar_config(disable=True)
     vae = pipeline.vae

@@ -66,6 +66,13 @@ def load_collection(folder: Path, least: int, most: int = 768) -> Collection:
     return Collection(tuple(train), tuple(held_back))
 
 
+def some_of(pictures: Sequence[Picture], count: int) -> Sequence[Picture]:
+    """At most ``count`` pictures, evenly over the sequence, so that each source has its part."""
+    if count >= len(pictures):
+        return pictures
+    return [pictures[place * len(pictures) // count] for place in range(count)]
+
+
 def _manifest_rows(folder: Path) -> Sequence[Mapping[str, object]]:
     path = folder / MANIFEST
     if path.exists():

@@ -19,7 +19,7 @@ from .bundle import RECORD, read_record, write_bundle
 from .denoiser import DenoiserTask
 from .measure import latent_spread, reconstruction_psnr
 from .models import Networks, build, load
-from .pictures import Collection, load_collection
+from .pictures import Collection, load_collection, some_of
 from .settings import Request
 from .state import State
 
@@ -106,7 +106,7 @@ def _averaged(networks: Networks, state: State) -> Networks:
 
 def _measured(vae: AutoencoderTiny, collection: Collection, request: Request) -> dict[str, Any]:
     size = request.architecture.native_size
-    figures = reconstruction_psnr(vae, collection.held_back, size)
+    figures = reconstruction_psnr(vae, some_of(collection.held_back, request.measured), size)
     spread = latent_spread(vae, collection.train, request.size, request.seed)
     vae.register_to_config(scaling_factor=1.0 / spread)
     return {

@@ -55,6 +55,7 @@ class Request:
         device: Where to train.
         precision: ``bf16`` runs under autocast, ``fp32`` does not; ``auto`` is bf16 on a GPU.
         save_minutes: Minutes between two saves of the state.
+        measured: Held-back pictures that the autoencoder is measured on at the end.
         architecture: Sizes, used only when beginning from random weights.
     """
 
@@ -78,6 +79,7 @@ class Request:
     device: str = "cpu"
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     save_minutes: float = 2.0
+    measured: int = 24
     architecture: Architecture = Architecture()
 
     def __post_init__(self) -> None:
