@@ -42,13 +42,13 @@ def find() -> Path | None:
     """A ComfyUI that is already on this machine, other than the cached copy.
 
     Raises:
-        FileNotFoundError: the environment variable names a folder that is no ComfyUI.
+        ValueError: the environment variable names a folder that is no ComfyUI.
     """
     named = os.environ.get(VARIABLE)
     if named:
         folder = Path(named).expanduser().resolve()
         if not is_comfyui(folder):
-            raise FileNotFoundError(f"{VARIABLE} should name a ComfyUI folder; got {folder}. Fix or unset it.")
+            raise ValueError(f"{VARIABLE} should name a ComfyUI folder; got {folder}. Fix or unset it.")
         return folder
     for parent in Path(__file__).absolute().parents:
         if parent.name == "custom_nodes" and is_comfyui(parent.parent):

@@ -24,7 +24,7 @@ def load_by_path(path, name):
 
 @pytest.fixture(scope="session")
 def comfyui_folder():
-    """A ComfyUI tree. Where none can be had the test is skipped, and under CI=true it fails."""
+    """A ComfyUI tree. Where none can be had the test is skipped; under CI=true, or when one is misnamed, it fails."""
     finder = load_by_path(ROOT / ".ci" / "comfyui.py", "latent_critic_ci_comfyui")
     try:
         return finder.find_or_fetch()

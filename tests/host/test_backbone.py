@@ -222,6 +222,14 @@ def test_a_vae_that_does_not_fit(tiny_model, tiny):
         ComfyBackbone(tiny_model("sd15"), vae=tiny.vae(channels=16))
 
 
+def test_no_model(comfyui):
+    from latent_critic.core.errors import BadInput
+    from latent_critic.core.hosts.comfyui.backbone import ComfyBackbone
+
+    with pytest.raises(BadInput, match="a MODEL; got NoneType"):
+        ComfyBackbone(None)
+
+
 def test_no_clip_and_no_vae(tiny_model):
     from latent_critic.core.errors import BadInput
     from latent_critic.core.hosts.comfyui.backbone import ComfyBackbone

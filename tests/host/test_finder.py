@@ -43,7 +43,7 @@ def test_the_variable_comes_first(alone, tmp_path, monkeypatch):
 
 def test_a_variable_that_names_no_comfyui_is_an_error(alone, tmp_path, monkeypatch):
     monkeypatch.setenv(alone.VARIABLE, str(tmp_path))
-    with pytest.raises(FileNotFoundError, match="LATENT_CRITIC_COMFYUI"):
+    with pytest.raises(ValueError, match="LATENT_CRITIC_COMFYUI"):
         alone.find()
 
 

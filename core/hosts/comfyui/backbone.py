@@ -36,6 +36,7 @@ class ComfyBackbone:
         vae: VAE; needed for :meth:`encode` and :meth:`decode` only.
 
     Raises:
+        BadInput: no MODEL.
         UnsupportedFamily: the model is of no known family.
         MismatchedBackbone: CLIP or VAE belong to another family.
     """
@@ -43,6 +44,10 @@ class ComfyBackbone:
     size_policy = Autoencoder.size_policy
 
     def __init__(self, model: Any, clip: Any = None, vae: Any = None) -> None:
+        if not hasattr(model, "get_model_object"):
+            raise BadInput(
+                "a MODEL", type(model).__name__, "Connect the output of a checkpoint or diffusion model loader."
+            )
         found = facts.model_facts(model)
         find_row(found)  # before the walk below, which is for known networks
         unet = model.model.diffusion_model

@@ -46,9 +46,9 @@ class PlacedNetwork(torch.nn.Module):
         return self.patcher.load_device
 
     def load(self, memory_required: float = 0.0) -> None:
-        """Have ComfyUI put the weights on :attr:`device`; cheap when they are there."""
+        """Have ComfyUI put all weights on :attr:`device`; cheap when they are there."""
         model_management.throw_exception_if_processing_interrupted()
-        model_management.load_models_gpu([self.patcher], memory_required=memory_required)
+        model_management.load_models_gpu([self.patcher], memory_required=memory_required, force_full_load=True)
 
     def forward(self, x: Tensor) -> Any:
         """The network's own output for ``x``."""
