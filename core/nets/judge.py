@@ -1,0 +1,106 @@
+"""The built-in judge's network: EfficientNet-Lite0 maps → mean and deviation per channel → a small head → 0…100."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .efficientnet_lite import MAP_CHANNELS, EfficientNetLite0
+
+#: Length of one view's statistics: a mean and a deviation for every channel of every map.
+STATISTICS = 2 * sum(MAP_CHANNELS)
+#: Length of one picture's description: its crops' statistics averaged, then its global view's.
+DESCRIPTION = 2 * STATISTICS
+_CLIP = 5.0
+
+
+def statistics(maps: Sequence[Tensor]) -> Tensor:
+    """Maps [N, C_i, h_i, w_i] → [N, 2 · ΣC_i] in fp32: every channel's mean and standard deviation over its map."""
+    parts = []
+    for values in maps:
+        flat = values.flatten(2).float()
+        deviation, mean = torch.std_mean(flat, dim=2, correction=0)
+        parts += [mean, deviation]
+    return torch.cat(parts, dim=1)
+
+
+def is_deviation() -> Tensor:
+    """[STATISTICS] mask of the places that hold deviations."""
+    return torch.cat([torch.arange(2 * channels) >= channels for channels in MAP_CHANNELS])
+
+
+def map_weights() -> Tensor:
+    """[STATISTICS] weights that give every map the same say, however many channels it has; mean square 1."""
+    weights = torch.cat([torch.full((2 * channels,), (2.0 * channels) ** -0.5) for channels in MAP_CHANNELS])
+    return weights / weights.square().mean().sqrt()
+
+
+def describe(crops: Tensor, whole: Tensor) -> Tensor:
+    """Statistics of one or more pictures' crops [N, K, D] and global views [N, D] → descriptions [N, 2 D].
+
+    Deviations enter as logarithms: contrast of a feature is a ratio scale.
+    """
+    mask = is_deviation().to(crops.device)
+
+    def logged(values: Tensor) -> Tensor:
+        return torch.where(mask, (values.clamp_min(0.0) + 1e-2).log(), values)
+
+    return torch.cat([logged(crops).mean(dim=1), logged(whole)], dim=1)
+
+
+class JudgeHead(nn.Module):
+    """Descriptions [N, 2 D] → scores [N] in 0…100: standardise, one hidden layer, a logistic link.
+
+    An ensemble of such heads, averaged before the link, is one wider head; that is how several seeds ship as one.
+    """
+
+    centre: Tensor
+    scale: Tensor
+    weights: Tensor
+
+    def __init__(self, width: int, ops: Any = nn) -> None:
+        super().__init__()
+        self.width = width
+        self.register_buffer("centre", torch.zeros(DESCRIPTION))
+        self.register_buffer("scale", torch.ones(DESCRIPTION))
+        self.register_buffer("weights", map_weights().repeat(2), persistent=False)
+        self.hidden = ops.Linear(DESCRIPTION, width)
+        self.out = ops.Linear(width, 1)
+
+    def standardised(self, descriptions: Tensor) -> Tensor:
+        """Centred and scaled by the training set, clipped at five deviations, maps weighted alike."""
+        return ((descriptions - self.centre) / self.scale).clamp(-_CLIP, _CLIP) * self.weights
+
+    def logits(self, standardised: Tensor) -> Tensor:
+        """What goes into the link, [N]."""
+        return self.out(F.gelu(self.hidden(standardised)))[:, 0]
+
+    def forward(self, descriptions: Tensor) -> Tensor:
+        """Descriptions [N, 2 D] → scores [N]."""
+        return 100.0 * torch.sigmoid(self.logits(self.standardised(descriptions)))
+
+
+class JudgeNetwork(nn.Module):
+    """Backbone and head in one module, so that a host can hold and place them together.
+
+    Args:
+        width: Hidden units of the head.
+        ops: A namespace with ``Conv2d`` and ``Linear``: ``torch.nn``, or a host's casting layers.
+    """
+
+    def __init__(self, width: int, ops: Any = nn) -> None:
+        super().__init__()
+        self.backbone = EfficientNetLite0(ops)
+        self.head = JudgeHead(width, ops)
+
+    def statistics(self, views: Tensor) -> Tensor:
+        """Views [N, 3, h, w] in [0, 1] → [N, D] in fp32. Rows do not depend on each other."""
+        return statistics(self.backbone.features(views))
+
+    def forward(self, crops: Tensor, whole: Tensor) -> Tensor:
+        """One picture: crops [K, 3, 256, 256] and global view [1, 3, h, w] → its score [1]."""
+        return self.head(describe(self.statistics(crops)[None], self.statistics(whole)))

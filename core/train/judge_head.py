@@ -1,0 +1,112 @@
+"""Fit the judge's head: an ensemble of one-hidden-layer networks over frozen descriptions, merged into one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..errors import BadInput
+from ..nets.judge import JudgeHead
+
+_LEAST = 20
+
+
+@dataclass(frozen=True, slots=True)
+class HeadSettings:
+    """How a head is fitted; the defaults are what the validation part chose for the shipped one.
+
+    Attributes:
+        members: Networks in the ensemble, one seed each.
+        width: Hidden units of one member.
+        epochs: Passes over the pictures.
+        batch: Pictures per step.
+        rate: Highest learning rate (one cycle).
+        decay: Weight decay (AdamW).
+        drop_input: Share of inputs dropped.
+        drop_hidden: Share of hidden units dropped.
+        seed: Of the first member; the next ones count on.
+    """
+
+    members: int = 2
+    width: int = 192
+    epochs: int = 6
+    batch: int = 128
+    rate: float = 1e-3
+    decay: float = 0.05
+    drop_input: float = 0.3
+    drop_hidden: float = 0.5
+    seed: int = 0
+
+
+def fit_head(
+    descriptions: Tensor, mos: Tensor, settings: HeadSettings, watch: Callable[[int, int], None] | None = None
+) -> JudgeHead:
+    """Descriptions [n, 2 D] and ratings [n] in 0…100 → a head that gives scores in 0…100.
+
+    The loss is smooth L1 of the score. The global random state is left as it was.
+
+    Raises:
+        BadInput: too few pictures, or ratings that are all alike.
+    """
+    if len(descriptions) < _LEAST or float(mos.std()) == 0.0:
+        got = f"{len(descriptions)} pictures rated {float(mos.min()):g} to {float(mos.max()):g}"
+        raise BadInput(f"at least {_LEAST} pictures with different ratings", got, "Rate more pictures.")
+    head = JudgeHead(settings.members * settings.width)
+    head.centre.copy_(descriptions.mean(dim=0))
+    head.scale.copy_(descriptions.std(dim=0) + 1e-4)
+    inputs = head.standardised(descriptions)
+    steps = settings.members * settings.epochs
+    members = []
+    for number in range(settings.members):
+        tick = None if watch is None else (lambda done, at=number: watch(at * settings.epochs + done, steps))
+        members.append(_fit_member(inputs, mos, settings, settings.seed + number, tick))
+    _merge(head, members)
+    return head.eval().requires_grad_(False)
+
+
+def _fit_member(
+    inputs: Tensor, mos: Tensor, settings: HeadSettings, seed: int, tick: Callable[[int], None] | None
+) -> tuple[nn.Linear, nn.Linear]:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        hidden, out = nn.Linear(inputs.shape[1], settings.width), nn.Linear(settings.width, 1)
+        _start_at_the_mean(out, mos)
+        weights = [*hidden.parameters(), *out.parameters()]
+        optimiser = torch.optim.AdamW(weights, lr=settings.rate, weight_decay=settings.decay)
+        batch = min(settings.batch, len(inputs))
+        rounds = len(inputs) // batch
+        cycle = torch.optim.lr_scheduler.OneCycleLR(
+            optimiser, settings.rate, total_steps=settings.epochs * rounds, pct_start=0.1
+        )
+        for epoch in range(settings.epochs):
+            for places in torch.randperm(len(inputs))[: rounds * batch].view(rounds, batch):
+                seen = F.dropout(inputs[places], settings.drop_input)
+                inner = F.dropout(F.gelu(hidden(seen)), settings.drop_hidden)
+                score = 100.0 * torch.sigmoid(out(inner)[:, 0])
+                loss = F.smooth_l1_loss(score / mos.std(), mos[places] / mos.std(), beta=0.5)
+                optimiser.zero_grad()
+                loss.backward()
+                optimiser.step()
+                cycle.step()
+            if tick is not None:
+                tick(epoch + 1)
+    return hidden, out
+
+
+def _start_at_the_mean(out: nn.Linear, mos: Tensor) -> None:
+    mean = float(mos.mean().clamp(1.0, 99.0)) / 100.0
+    nn.init.constant_(out.bias, math.log(mean / (1.0 - mean)))
+
+
+@torch.no_grad()
+def _merge(head: JudgeHead, members: list[tuple[nn.Linear, nn.Linear]]) -> None:
+    """The mean of the members' logits, written as one wider layer."""
+    head.hidden.weight.copy_(torch.cat([hidden.weight for hidden, _ in members]))
+    head.hidden.bias.copy_(torch.cat([hidden.bias for hidden, _ in members]))
+    head.out.weight.copy_(torch.cat([out.weight for _, out in members], dim=1) / len(members))
+    head.out.bias.copy_(torch.stack([out.bias for _, out in members]).mean(dim=0))
