@@ -41,19 +41,20 @@ class ComfyClient:
         body = self._ask(path, json.dumps(payload).encode())
         return json.loads(body) if body else None
 
-    def submit(self, prompt: Mapping[str, Any], extra: Mapping[str, Any] | None = None) -> str:
-        """Queue a prompt in API form; returns its id.
+    def submit(self, prompt: Mapping[str, Any], extra: Mapping[str, Any] | None = None) -> tuple[str, str]:
+        """Queue a prompt in API form; returns its id, and what ComfyUI leaves out of it as invalid ("" for nothing).
 
         Raises:
             WorkflowFailed: the server finds it invalid; the message names each node and input.
         """
         payload = {"prompt": prompt, "client_id": uuid.uuid4().hex, "extra_data": {"extra_pnginfo": dict(extra or {})}}
         try:
-            return str(self.post("/prompt", payload)["prompt_id"])
+            answer = self.post("/prompt", payload)
         except error.HTTPError as refusal:
             raise WorkflowFailed(
                 "a workflow that ComfyUI accepts", _refusal(refusal.read()), "Fix these inputs and run it again."
             ) from refusal
+        return str(answer["prompt_id"]), _node_errors(answer)
 
     def wait(self, prompt_id: str, pause: float = 0.3, watch: Callable[[], None] = lambda: None) -> dict[str, Any]:
         """Wait until a prompt is done; returns its entry of the history. ``watch`` is called at every look."""
@@ -141,11 +142,15 @@ def _refusal(body: bytes) -> str:
         return body.decode("utf-8", "replace").strip() or "no explanation"
     if not isinstance(answer, dict):
         return str(answer)
+    general = answer.get("error") or {}
+    words = general.get("message", "") if isinstance(general, dict) else str(general)
+    return _node_errors(answer) or words or "no explanation"
+
+
+def _node_errors(answer: Mapping[str, Any]) -> str:
     parts = []
     for node, found in (answer.get("node_errors") or {}).items():
         for problem in found.get("errors", []):
             details = f": {problem['details']}" if problem.get("details") else ""
             parts.append(f"node {node} ({found.get('class_type')}): {problem.get('message')}{details}")
-    general = answer.get("error") or {}
-    words = general.get("message", "") if isinstance(general, dict) else str(general)
-    return "; ".join(parts) or words or "no explanation"
+    return "; ".join(parts)

@@ -86,7 +86,7 @@ def run(arguments: argparse.Namespace) -> int:
     )
     workflow = _read(request.workflow)
     with _server(request) as client:
-        entry = _run(client, workflow)
+        entry, left_out = _run(client, workflow)
         saved = client.download(entry, request.out) if request.out else []
     _tell(scores_of(entry), request.json)
     for path in saved:
@@ -94,8 +94,9 @@ def run(arguments: argparse.Namespace) -> int:
     failure = failure_of(entry)
     if failure is not None:
         note(f"latent-critic: the workflow failed: {failure}")
-        return 1
-    return 0
+    if left_out:
+        note(f"latent-critic: ComfyUI left out what these nodes feed: {left_out}")
+    return 1 if failure or left_out else 0
 
 
 def _read(path: Path) -> Any:
@@ -117,15 +118,16 @@ def _server(request: WorkflowRequest) -> AbstractContextManager[ComfyClient]:
     return headless(request.comfyui, request.options, request.python)
 
 
-def _run(client: ComfyClient, workflow: Any) -> dict[str, Any]:
+def _run(client: ComfyClient, workflow: Any) -> tuple[dict[str, Any], str]:
+    """The prompt's entry of the history, and what ComfyUI left out of it."""
     from .console import note
     from .workflow_form import is_api_form, to_api_form
 
     prompt = to_api_form(workflow, client.get("/object_info"))
-    prompt_id = client.submit(prompt, None if is_api_form(workflow) else {"workflow": workflow})
+    prompt_id, left_out = client.submit(prompt, None if is_api_form(workflow) else {"workflow": workflow})
     note(f"queued {len(prompt)} nodes as {prompt_id}")
     try:
-        return client.wait(prompt_id)
+        return client.wait(prompt_id), left_out
     except KeyboardInterrupt:
         client.stop(prompt_id)
         raise

@@ -27,7 +27,7 @@ def test_json_is_the_contract_and_runs_are_logged(cli, rated, tmp_path):
     code, out, err = cli("benchmark", *rated, "--json")
     assert code == 0
     (row,) = json.loads(out)
-    assert CONTRACT <= set(row)
+    assert set(row) >= CONTRACT
     assert (row["data"], row["split"], row["scorer"], row["n"]) == ("ratings", "all", "judge", 8)
     # One adjacent pair of eight is swapped: 1 - 6 * 2 / (8 * 63), and 2 * 1 of 28 pairs.
     assert row["srcc"] == pytest.approx(1 - 12 / 504)

@@ -142,19 +142,16 @@ WORKFLOWS = Path(__file__).parents[3] / "workflows"
 @pytest.mark.host
 @pytest.mark.parametrize("name", sorted(path.name for path in WORKFLOWS.glob("*.json")))
 def test_shipped_workflows_become_their_own_api_form(name, comfyui, pack):
-    import server
-
-    comfyui.NODE_CLASS_MAPPINGS.keys()
     pack("nodes")
     workflow = json.loads((WORKFLOWS / name).read_text(encoding="utf-8"))
     wanted = json.loads((WORKFLOWS / "api" / name).read_text(encoding="utf-8"))
-    info = {kind: server_info(server, comfyui, kind) for kind in {n["class_type"] for n in wanted.values()}}
+    info = {kind: object_info(comfyui, kind) for kind in {n["class_type"] for n in wanted.values()}}
     found = to_api_form(workflow, info)
     plain = {key: {"class_type": n["class_type"], "inputs": n["inputs"]} for key, n in wanted.items()}
     assert found == plain
 
 
-def server_info(server, comfyui, kind):
+def object_info(comfyui, kind):
     node = comfyui.NODE_CLASS_MAPPINGS[kind]
     if hasattr(node, "GET_NODE_INFO_V1"):
         return node.GET_NODE_INFO_V1()
