@@ -226,8 +226,9 @@ def test_calls_are_counted(make_backbone, call):
             assert torch.equal(first.value, second.value)
 
 
-def test_branches_are_told_apart_in_a_guided_sampling(comfyui, tiny_model, tiny_clip, make_backbone):
-    """The same taps in an ordinary KSampler with CFG: cond and uncond rows, as lone forwards give them."""
+@pytest.mark.parametrize("together", [True, False])
+def test_branches_are_told_apart_in_a_guided_sampling(comfyui, tiny_model, make_backbone, monkeypatch, together):
+    """The same taps in an ordinary sampling with CFG: cond and uncond rows, in one forward or two, as alone."""
     import comfy.sample
     import comfy.samplers
     from latent_critic.core.hosts.comfyui.tapping import Tapping
@@ -235,7 +236,7 @@ def test_branches_are_told_apart_in_a_guided_sampling(comfyui, tiny_model, tiny_
     from latent_critic.core.taps.recorder import Recorder
     from latent_critic.core.taps.reducers import mean
 
-    model = tiny_model("sd15")
+    model, forwards = tiny_model("sd15"), []
     taps = unet_taps(model.model.diffusion_model)
     watched = model.clone()
     tapping = Tapping(taps, 4)
@@ -247,10 +248,15 @@ def test_branches_are_told_apart_in_a_guided_sampling(comfyui, tiny_model, tiny_
     sigmas = torch.tensor([2.0, 0.0])
     recorder = Recorder.of([taps.features[0]], mean)
     sampler = comfy.samplers.sampler_object("euler")
+    watched.set_model_input_block_patch(lambda h, options: forwards.append(options["cond_or_uncond"]) or h)
+    if not together:
+        monkeypatch.setattr(model.model, "memory_required", lambda *args, **kwargs: 1e18)
     with tapping.recording(recorder, call=0, rows=[0, 1], stop=False), torch.no_grad():
         comfy.sample.sample_custom(
             watched, noise, 4.0, sampler, sigmas, *conditions, torch.zeros_like(noise), disable_pbar=True, seed=1
         )
+    monkeypatch.undo()
+    assert sorted(map(sorted, {tuple(kinds) for kinds in forwards})) == ([[0, 1]] if together else [[0], [1]])
     z_t = noise * 2.0
     for branch, row in (("cond", 0), ("uncond", 1)):
         lone = Recorder.of([taps.features[0]], mean)
