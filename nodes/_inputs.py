@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from ..core.errors import BadInput
+from ..core.selection.filtering import one_per_image
 
 
 def one(values: Sequence[Any] | None, name: str, default: Any = None) -> Any:
@@ -73,8 +74,7 @@ def masks_at_door(masks: Sequence[Any] | None, count: int) -> Stack | None:
         return None
     flat = [mask[None] if isinstance(mask, torch.Tensor) and mask.ndim == 2 else mask for mask in masks]
     stack = _stack(flat, 3, "a MASK [N, height, width]")
-    if len(stack) not in (1, count):
-        raise BadInput(f"{count} masks, one per image (or one for all)", str(len(stack)), "Connect the images' masks.")
+    one_per_image(stack.singles, count, "masks")
     return stack
 
 
@@ -82,12 +82,7 @@ def texts_at_door(texts: Sequence[Any] | None, count: int, what: str = "prompts"
     """STRING list → texts: one per image, or one for all; ``None`` when nothing is connected."""
     if texts is None:
         return None
-    if len(texts) not in (1, count):
-        raise BadInput(
-            f"{count} {what}, one per image (or one for all)",
-            str(len(texts)),
-            f"Connect a list as long as the batch of images, or a single one of the {what}.",
-        )
+    one_per_image(texts, count, what)
     return [str(text) for text in texts]
 
 

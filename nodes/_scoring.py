@@ -47,22 +47,25 @@ def scores_for(
         BadInput: both a scorer and scores, something else than these, or scores of other images.
     """
     given, chosen = merged_scores(scores), one(scorer, "scorer")
+    texts = None if prompts is None else one_per_image(prompts, len(images), "prompts")
+    numbers = None if seeds is None else [int(seed) for seed in one_per_image(seeds, len(images), "seeds")]
     if given is not None and chosen is not None:
         raise BadInput("a scorer or scores", "both", "Disconnect one: scores are used as they are.")
-    if given is not None:
-        if len(given) != len(images):
-            raise BadInput(
-                f"{len(images)} scores, one per image", str(len(given)), "Connect the scores of these very images."
-            )
-        return _with_seeds(given, seeds), ""
+    if given is not None and len(given) != len(images):
+        raise BadInput(
+            f"{len(images)} scores, one per image", str(len(given)), "Connect the scores of these very images."
+        )
     if chosen is not None and not isinstance(chosen, Scorer):
         raise BadInput("a scorer (LC_SCORER)", type(chosen).__name__, "Connect one of Latent Critic's scorer nodes.")
-    used = judge() if chosen is None else chosen
-    texts = None if prompts is None else one_per_image(prompts, len(images), "prompts")
+    hint = HINT_JUDGE if given is None and chosen is None else ""
+    batch = given or _score(chosen or judge(), images, texts)
+    return (batch if numbers is None else batch.with_seeds(numbers)), hint
+
+
+def _score(scorer: Scorer, images: Stack, prompts: Sequence[str] | None) -> ScoreBatch:
     watch = watch_in_comfyui(len(images))
     watch(0, len(images))
-    batch = used.score(images.channels_first(), texts, watch=watch)
-    return _with_seeds(batch, seeds), HINT_JUDGE if chosen is None else ""
+    return scorer.score(images.channels_first(), prompts, watch=watch)
 
 
 def merged_scores(scores: Sequence[Any] | None) -> ScoreBatch | None:
@@ -95,9 +98,3 @@ def with_names(batch: ScoreBatch, names: Sequence[Any] | None) -> ScoreBatch:
         replace(score, attributes={**score.attributes, "name": name}) for score, name in zip(batch, spread, strict=True)
     )
     return replace(batch, scores=tuple(named))
-
-
-def _with_seeds(batch: ScoreBatch, seeds: Sequence[Any] | None) -> ScoreBatch:
-    if seeds is None:
-        return batch
-    return batch.with_seeds([int(seed) for seed in one_per_image(seeds, len(batch), "seeds")])

@@ -61,6 +61,7 @@ class ScoreImages(io.ComfyNode):
     ) -> io.NodeOutput:
         """Score and show."""
         stack = images_at_door(images)
+        names = texts_at_door(names, len(stack), "names")
         batch, hint = scores_for(stack, scorer, None, texts_at_door(prompts, len(stack)), seeds)
         batch = with_names(batch, names)
         shown = {**result_ui(batch, None, hint), "images": thumbnails(stack, batch)}

@@ -126,7 +126,7 @@ def test_wrong_companions_are_refused_before_anything_is_scored(run_node, pictur
     run = run_node(PICK, {"keep": 1}, **{"images": [pictures([0.1, 0.2, 0.3])], "scorer": [judge], **wrong})
     assert not run.success
     assert message in run.error
-    assert "seeds" in wrong or judge.calls == []
+    assert judge.calls == []
 
 
 def test_scores_of_another_number_of_images_are_refused(run_node, pictures, scorer):

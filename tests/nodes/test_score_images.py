@@ -36,6 +36,14 @@ def test_prompts_reach_the_scorer_one_per_image(run_node, pictures, scorer):
     assert [prompts for _, prompts in judge.calls] == [["all", "all"], ["a", "b"], None]
 
 
+@pytest.mark.parametrize("field", ["prompts", "names", "seeds"])
+def test_lists_of_the_wrong_length_are_refused_before_anything_is_scored(run_node, pictures, scorer, field):
+    judge = scorer()
+    run = run_node("LatentCriticScoreImages", images=[pictures([0.2, 0.8, 0.5])], scorer=[judge], **{field: [1, 2]})
+    assert f"Expected 3 {field}" in run.error
+    assert judge.calls == []
+
+
 def test_when_no_image_has_a_score_the_numbers_are_blocked_and_the_scores_go_on(run_node, pictures, scorer):
     run = run_node("LatentCriticScoreImages", images=[pictures([None])], scorer=[scorer()])
     assert run.success, run.error
