@@ -76,6 +76,7 @@ def _add_ldm_check(kinds: Subparsers) -> None:
     parser.add_argument("--pictures", type=Path, required=True, metavar="DIR", help="what it was trained on")
     parser.add_argument("--model", type=Path, metavar="DIR", help="model folder (default: the shipped one)")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="for the sheets and figures.json")
+    parser.add_argument("--card", type=Path, metavar="FILE", help="a model card whose table of figures is rewritten")
     parser.add_argument("--size", type=int, default=256, help="side of the pictures (default: 256)")
     parser.add_argument("--held-back", type=int, default=40, help="held-back pictures to use (default: 40)")
     parser.add_argument("--samples-per-caption", type=int, default=2)
@@ -91,6 +92,8 @@ def _check_ldm(arguments: argparse.Namespace) -> int:
 
     from ..files import write_text
     from ..nets.critic_ldm import SHIPPED
+    from ..train.ldm.bundle import read_record
+    from ..train.ldm.card import fill_card
     from ..train.ldm.check import CheckRequest, check
 
     named: dict[str, Any] = {
@@ -99,6 +102,8 @@ def _check_ldm(arguments: argparse.Namespace) -> int:
     named["model"] = arguments.model or SHIPPED
     figures = check(CheckRequest(**named))
     write_text(arguments.out / "figures.json", json.dumps(figures, indent=2) + "\n")
+    if arguments.card:
+        fill_card(arguments.card, read_record(named["model"]), figures, "latent-critic train ldm-check")
     note(json.dumps(figures))
     return 0
 

@@ -68,8 +68,9 @@ def check(request: CheckRequest) -> dict[str, Any]:
     """Measure a model folder; writes ``samples.png`` and ``neighbours.png`` (each sample beside its nearest crop).
 
     Returns:
-        ``psnr`` (mean, dB), ``auc`` by kind of damage, ``nearest`` (similarity of each sample to its nearest training
-        crop) and ``nearest_held_back`` (the same of held-back pictures, which are certainly no copies).
+        ``size`` and ``held_back`` (how it was measured), ``psnr`` (mean, dB), ``auc`` by kind of damage, ``nearest``
+        (similarity of each sample to its nearest training crop) and ``nearest_held_back`` (the same of held-back
+        pictures, which are certainly no copies).
     """
     collection = load_collection(request.pictures, least=request.size)
     held = some_of(collection.held_back, request.held_back)
@@ -77,7 +78,8 @@ def check(request: CheckRequest) -> dict[str, Any]:
     pipeline.set_progress_bar_config(disable=True)
     vae = pipeline.vae
     assert isinstance(vae, AutoencoderTiny)
-    figures: dict[str, Any] = {"psnr": round(fmean(reconstruction_psnr(vae, held, request.size)), 2)}
+    figures: dict[str, Any] = {"size": request.size, "held_back": len(held)}
+    figures |= {"psnr": round(fmean(reconstruction_psnr(vae, held, request.size)), 2)}
     figures["auc"] = {kind: round(separation(pipeline, held, kind, request), 3) for kind in PAIRS}
     captions = [caption for caption in CAPTIONS for _ in range(request.samples_per_caption)]
     samples = sample(pipeline, captions, request)

@@ -10,6 +10,7 @@ import torch
 from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
 from torch import nn
 
+from ...files import write_text
 from ...hosts.diffusers.embedded import fill, make_tokenizer
 from ...nets import critic_ldm
 from . import loop
@@ -48,6 +49,8 @@ def train_ldm(request: Request) -> dict[str, Any]:
             state, collection.train, request, make_tokenizer(critic_ldm.read_merges(critic_ldm.SHIPPED))
         )
     log = request.run / LOG
+    if request.start is not None and (request.start / LOG).exists() and not log.exists():
+        write_text(log, (request.start / LOG).read_text(encoding="utf-8"))
     loop.forget_after(log, request.stage, state.step)
     result: dict[str, Any] = dict(loop.run(task, request, state_file(request), log))
     averaged = _averaged(networks, state)
@@ -58,6 +61,7 @@ def train_ldm(request: Request) -> dict[str, Any]:
     loop.append(log, [{"stage": request.stage, "piece": True, "device": request.device, **result}])
     if request.export is not None:
         write_bundle(averaged, request.export, critic_ldm.read_merges(critic_ldm.SHIPPED), record)
+        write_text(request.export / LOG, log.read_text(encoding="utf-8"))
     return result
 
 

@@ -20,11 +20,16 @@ def test_the_command_line_trains_checks_and_writes(model, pictures, tmp_path, di
     record = json.loads((tmp_path / "later" / "training.json").read_text())
     assert record["autoencoder"]["steps"] == 2
     out = tmp_path / "check"
-    few = ["--samples-per-caption", "1", "--steps", "1", "--held-back", "2"]
+    card = tmp_path / "card.md"
+    card.write_text("# Card\n<!-- figures:begin -->\nold\n<!-- figures:end -->\nrest\n")
+    few = ["--card", str(card), "--samples-per-caption", "1", "--steps", "1", "--held-back", "2"]
     assert main(["train", "ldm-check", *told, "--model", str(tmp_path / "later"), "--out", str(out), *few]) == 0
     figures = json.loads((out / "figures.json").read_text())
     assert all(0 <= value <= 1 for value in figures["auc"].values())
     assert len(figures["nearest"]) == 8
+    assert f"| {figures['psnr']} dB |" in card.read_text()
+    assert "old" not in card.read_text()
+    assert card.read_text().endswith("-->\nrest\n")
     assert (out / "samples.png").exists()
     assert (out / "neighbours.png").exists()
 
