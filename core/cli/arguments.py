@@ -11,6 +11,8 @@ from ..image_files import EXTENSIONS
 
 Subparsers = Any  # argparse names the type only privately
 DASH = "-"
+#: Where ``--resume`` alone keeps its journal, in the current folder.
+JOURNAL = "latent-critic.journal.jsonl"
 
 
 def command(subparsers: Subparsers, name: str, summary: str, detail: str = "") -> argparse.ArgumentParser:
@@ -38,8 +40,10 @@ def add_scorer(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch", type=int, default=8, metavar="N", help="images at once; changes no score")
     parser.add_argument(
         "--resume",
+        nargs="?",
+        const=JOURNAL,
         metavar="FILE",
-        help="keep a journal in FILE and take from it what was scored before: a run that was stopped goes on",
+        help=f"keep a journal (no FILE: {JOURNAL}) and take from it what was scored: a run that was stopped goes on",
     )
 
 

@@ -51,6 +51,8 @@ class Journal:
         self.path = Path(path)
         heading = {"latent_critic_journal": _FORMAT, "spec": json.loads(json.dumps(spec.to_dict(), default=str))}
         self._values: dict[FileStamp, float] = {}
+        if self.path.is_dir():
+            raise self._foreign("a folder")
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0), 0o644)
         try:

@@ -80,7 +80,10 @@ def _metadata(path: Path) -> dict[str, Any]:
             texts = json.loads(file.read(size)).get("__metadata__", {})
         except (struct.error, ValueError, MemoryError, OverflowError) as error:
             raise UnreadableFile(f"a safetensors file at {path}", str(error), "Install the package again.") from error
-    return {key: _value(text) for key, text in texts.items()}
+    found = {key: _value(text) for key, text in texts.items()}
+    # Our own files keep their facts under one name of theirs.
+    (only,) = found.values() if len(found) == 1 else (None,)
+    return only if isinstance(only, dict) else found
 
 
 def _value(text: str) -> Any:

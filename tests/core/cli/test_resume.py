@@ -80,6 +80,18 @@ def test_a_finished_run_scores_nothing_again(cli, scorer, greys, tmp_path):
     assert scorer.seen == 3
 
 
+def test_resume_alone_keeps_its_journal_here(cli, scorer, greys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    greys(10, 20)
+    for _ in range(2):
+        assert cli("score", "pics", "--resume")[0] == 0
+    assert scorer.seen == 2
+    assert (tmp_path / "latent-critic.journal.jsonl").exists()
+    code, _, err = cli("score", "pics", "--resume", "pics")
+    assert code == 2
+    assert "a folder" in err
+
+
 def test_changed_new_and_failed_pictures_are_scored(cli, scorer, greys, tmp_path):
     paths = greys(10, 20, 30)
     (tmp_path / "pics" / "late.png").touch()
