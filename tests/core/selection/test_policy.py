@@ -1,7 +1,7 @@
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from latent_critic.core.errors import BadInput, UncalibratedThreshold
 from latent_critic.core.records import Score, ScoreBatch, ScoreSpec
@@ -10,6 +10,8 @@ from latent_critic.core.selection.policy import Policy, percentile_count, select
 JUDGE = ScoreSpec("judge", scale=(0.0, 100.0), calibrated_on="photographs")
 LOWER = ScoreSpec("damage", direction="lower", scale=(0.0, 100.0), calibrated_on="photographs")
 RANKS_ONLY = ScoreSpec("zero_shot")
+#: A busy machine may pause in the middle of an example.
+UNHURRIED = settings(deadline=None)
 
 
 def batch(values, spec=JUDGE):
@@ -36,6 +38,7 @@ def goodness(scores, place):
     return scores.spec.goodness(scores[place].value)
 
 
+@UNHURRIED
 @given(values, specs, policies())
 def test_every_place_is_on_exactly_one_side_and_has_a_reason(numbers, spec, policy):
     chosen = select(batch(numbers, spec), policy)
@@ -48,6 +51,7 @@ def test_every_place_is_on_exactly_one_side_and_has_a_reason(numbers, spec, poli
     assert sorted(chosen.rejected_best_first) == list(chosen.rejected)
 
 
+@UNHURRIED
 @given(values, specs, policies())
 def test_missing_scores_never_pass_and_say_why(numbers, spec, policy):
     chosen = select(batch(numbers, spec), policy)
@@ -57,6 +61,7 @@ def test_missing_scores_never_pass_and_say_why(numbers, spec, policy):
             assert chosen.why[place] == "not scored: the scorer returned nan"
 
 
+@UNHURRIED
 @given(values, specs, policies())
 def test_a_kept_image_is_never_worse_than_a_rejected_scored_one(numbers, spec, policy):
     scores = batch(numbers, spec)
@@ -65,6 +70,7 @@ def test_a_kept_image_is_never_worse_than_a_rejected_scored_one(numbers, spec, p
     assert all(goodness(scores, kept) >= goodness(scores, gone) for kept in chosen.kept for gone in lost)
 
 
+@UNHURRIED
 @given(values, specs, policies())
 def test_floor_cap_and_top_k_hold(numbers, spec, policy):
     scored = sum(v is not None for v in numbers)
@@ -74,6 +80,7 @@ def test_floor_cap_and_top_k_hold(numbers, spec, policy):
     assert policy.top_k is None or kept <= max(policy.top_k, policy.floor)
 
 
+@UNHURRIED
 @given(values, specs, policies())
 def test_against_a_plain_loop(numbers, spec, policy):
     """An independent implementation: sort, filter rule by rule, floor, cap."""
@@ -92,6 +99,7 @@ def test_against_a_plain_loop(numbers, spec, policy):
     assert select(batch(numbers, spec), policy).kept_best_first == tuple(expected)
 
 
+@UNHURRIED
 @given(values.filter(bool), st.integers(1, 6))
 def test_ties_keep_their_order(numbers, k):
     tied = [None if v is None else 50.0 for v in numbers]
@@ -99,6 +107,7 @@ def test_ties_keep_their_order(numbers, k):
     assert list(chosen.kept) == [i for i, v in enumerate(tied) if v is not None][:k]
 
 
+@UNHURRIED
 @given(st.floats(0, 100), st.integers(1, 300))
 def test_the_percentile_keeps_the_best_share(percentile, scored):
     count = percentile_count(percentile, scored)
