@@ -48,10 +48,12 @@ def add(subparsers: Subparsers) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Make, score, draw, tell."""
+    from .console import note
     from .ladders import write_ladders
     from .scoring import ScoreRequest, score_files
 
     request = DemoRequest(Path(arguments.out), tuple(arguments.kinds), device=arguments.device, seed=arguments.seed)
+    note(f"writing sample pictures with damage of {len(request.kinds)} kinds to {request.out / 'pictures'}")
     steps = write_ladders(request.out / "pictures", request.kinds, seed=request.seed)
     batch = score_files(
         ScoreRequest(tuple(str(step.path) for step in steps), scorer=request.scorer, device=request.device)
