@@ -7,7 +7,7 @@ import sys
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from latent_critic.core.contact_sheet import Mark, Titles, best_and_worst, colour, contact_sheet
 from latent_critic.core.errors import BadInput
@@ -70,6 +70,7 @@ def test_any_shape_of_picture(size):
     assert contact_sheet([Image.new("RGB", size)], ["x"], cell=64).width < 100
 
 
+@settings(deadline=None)
 @given(st.text(max_size=60))
 def test_any_caption_fits_its_cell(text):
     sheet = np.asarray(contact_sheet(blocks("black", "black"), [text.replace("\n", " "), ""], columns=2, cell=64))

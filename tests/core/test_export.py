@@ -7,7 +7,7 @@ import io
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from latent_critic.core.errors import BadInput
 from latent_critic.core.export import COLUMNS, PNG_KEY, from_csv, png_text, rows, to_csv, to_json, to_jsonl
@@ -29,6 +29,7 @@ scores = st.builds(Score, finite, st.integers(0, 10**6), attributes=st.fixed_dic
 score_batches = st.builds(lambda spec, found: ScoreBatch(spec, tuple(found)), specs, st.lists(scores, max_size=5))
 
 
+@settings(deadline=None)
 @given(score_batches)
 def test_csv_round_trip(batch):
     text = to_csv(batch)
@@ -36,6 +37,7 @@ def test_csv_round_trip(batch):
     assert next(csv.reader(io.StringIO(text, newline=""))) == list(COLUMNS)
 
 
+@settings(deadline=None)
 @given(score_batches)
 def test_json_round_trips(batch):
     assert json.loads(to_json(batch)) == rows(batch)
@@ -44,6 +46,7 @@ def test_json_round_trips(batch):
     assert [json.loads(line) for line in lines] == rows(batch)
 
 
+@settings(deadline=None)
 @given(score_batches)
 def test_rows_may_be_handed_over_instead_of_a_batch(batch):
     assert to_csv(rows(batch)) == to_csv(batch)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from latent_critic.core import image_files
 from latent_critic.core.errors import BadInput, UnreadableFile
@@ -93,6 +93,7 @@ def test_an_empty_list_file_is_an_error(tmp_path):
         find_images(list_file=tmp_path / "empty.txt")
 
 
+@settings(deadline=None)
 @given(st.lists(st.text(max_size=8), max_size=8))
 def test_natural_key_is_a_total_order(names):
     ordered = sorted(names, key=natural_key)
