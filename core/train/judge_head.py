@@ -56,7 +56,8 @@ def fit_head(
     if len(descriptions) < _LEAST or float(mos.std()) == 0.0:
         got = f"{len(descriptions)} pictures rated {float(mos.min()):g} to {float(mos.max()):g}"
         raise BadInput(f"at least {_LEAST} pictures with different ratings", got, "Rate more pictures.")
-    head = JudgeHead(settings.members * settings.width)
+    with torch.random.fork_rng(devices=[]):  # building draws weights that are overwritten below
+        head = JudgeHead(settings.members * settings.width)
     head.centre.copy_(descriptions.mean(dim=0))
     head.scale.copy_(descriptions.std(dim=0) + 1e-4)
     inputs = head.standardised(descriptions)
