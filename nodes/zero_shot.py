@@ -55,7 +55,7 @@ class ZeroShotScorer(io.ComfyNode):
         for name, part in (("MODEL", model), ("CLIP", clip), ("VAE", vae)):
             if part is None:
                 raise BadInput(f"a {name}", "none", f"This checkpoint holds no {name}; load it with a node of its own.")
-        backbone: Any = ComfyBackbone(model, clip, vae)  # Any: pyright takes no cached_property for a property
+        backbone = ComfyBackbone(model, clip, vae)
         return io.NodeOutput(ZeroShot(backbone, parse_pairs(pairs), ZeroShotOptions(side=size or None)))
 
 

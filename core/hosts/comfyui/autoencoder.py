@@ -15,7 +15,7 @@ from ...errors import BadInput, MismatchedBackbone
 logger = logging.getLogger(__name__)
 
 _REMEDY = "Connect the VAE of the checkpoint that MODEL comes from, or one made for its family."
-#: Measured on the SD decoder, a forward kept for a backward holds about this many times what ComfyUI plans for.
+#: An estimate, not measured on a card: what a decoder forward kept for a backward holds, in units of ComfyUI's plan.
 _BACKWARD_FACTOR = 3.0
 
 

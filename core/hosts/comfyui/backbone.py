@@ -58,6 +58,7 @@ class ComfyBackbone:
         self._patcher = denoiser.own_clone(model)
         self._tapping = Tapping(taps, self._family.latent_channels)
         self._tapping.install(self._patcher)
+        self._fingerprint: Fingerprint | None = None
         self._text = None if clip is None else TextEncoder(clip, self._family, context_width(unet), _pooled_width(unet))
         self._vae = None if vae is None else Autoencoder(vae, model.model, self._family)
 

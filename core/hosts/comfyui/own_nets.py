@@ -10,7 +10,7 @@ from comfy import model_management
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
-#: A convolutional feature network's largest activations, in units of its input's bytes.
+#: An estimate, not measured on a card: a small CNN's largest activations, in units of its input's bytes.
 _ACTIVATIONS = 32
 
 
