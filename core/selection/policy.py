@@ -86,7 +86,7 @@ def select(batch: ScoreBatch, policy: Policy) -> Selection:
         BadInput: a threshold outside the scale of the score.
     """
     if policy.threshold is not None:
-        _check_threshold(batch.spec, policy.threshold)
+        check_threshold(batch.spec, policy.threshold)
     ranking = tuple(batch.ranking())
     scored = [place for place in ranking if batch[place].ok]
     failures = {place: _failures(batch, policy, place, rank, len(scored)) for rank, place in enumerate(scored, 1)}
@@ -121,27 +121,49 @@ def numeral(value: float) -> str:
     return f"{value:.4g}"
 
 
-def _check_threshold(spec: ScoreSpec, threshold: float) -> None:
+def check_threshold(
+    spec: ScoreSpec, threshold: float, instead: str = "Switch the threshold off and use top k or percentile"
+) -> None:
+    """Whether values of this spec may be held against an absolute threshold.
+
+    Raises:
+        UncalibratedThreshold: the values only rank; ``instead`` begins the remedy.
+        BadInput: the threshold lies outside the scale.
+    """
     if not spec.calibrated:
         raise UncalibratedThreshold(
             "a calibrated score for an absolute threshold",
             f"{spec.name}, whose values only rank images (threshold {threshold:g})",
-            "Switch the threshold off and use top k or percentile, or use a calibrated scorer such as the judge.",
+            f"{instead}, or use a calibrated scorer such as the judge.",
         )
     if spec.scale is not None and not spec.scale[0] <= threshold <= spec.scale[1]:
         low, high = spec.scale
         raise BadInput(f"a threshold from {low:g} to {high:g}", f"{threshold:g}", f"{spec.name} scores lie in between.")
 
 
+def meets(spec: ScoreSpec, value: float, threshold: float) -> bool:
+    """Whether a value is at least as good as the threshold.
+
+    Compared as they are, not as goodness: the division there could move a value onto the threshold.
+    """
+    return value >= threshold if spec.direction == "higher" else value <= threshold
+
+
+def against_threshold(spec: ScoreSpec, value: float, threshold: float) -> str:
+    """The comparison for people: "62.1 < threshold 70"."""
+    higher = spec.direction == "higher"
+    if meets(spec, value, threshold):
+        return f"{numeral(value)} {'≥' if higher else '≤'} threshold {threshold:g}"
+    return f"{_apart(value, threshold)} {'<' if higher else '>'} threshold {threshold:g}"
+
+
 def _failures(batch: ScoreBatch, policy: Policy, place: int, rank: int, scored: int) -> list[str]:
     """What speaks against the image at this place, rule by rule."""
     value = batch[place].value
     found: list[str] = []
-    if value is not None and policy.threshold is not None:
-        # Compared as they are, not as goodness: the division there could move a value onto the threshold.
-        higher = batch.spec.direction == "higher"
-        if value < policy.threshold if higher else value > policy.threshold:
-            found.append(f"{_apart(value, policy.threshold)} {'<' if higher else '>'} threshold {policy.threshold:g}")
+    limit = policy.threshold
+    if value is not None and limit is not None and not meets(batch.spec, value, limit):
+        found.append(against_threshold(batch.spec, value, limit))
     if policy.top_k is not None and rank > policy.top_k:
         found.append(f"rank {rank} of {scored}, kept top {policy.top_k}")
     if policy.percentile is not None:
@@ -174,6 +196,5 @@ def _reason(
     if failures:
         return f"rank {rank} of {scored}, kept by floor {policy.floor} although {'; '.join(failures)}"
     if policy.threshold is not None:
-        sign = "≥" if batch.spec.direction == "higher" else "≤"
-        return f"{numeral(score.value)} {sign} threshold {policy.threshold:g}, rank {rank} of {scored}"
+        return f"{against_threshold(batch.spec, score.value, policy.threshold)}, rank {rank} of {scored}"
     return f"rank {rank} of {scored}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from ..records import ScoreBatch
@@ -38,8 +39,12 @@ def table(batch: ScoreBatch, selection: Selection | None = None) -> str:
     """The rows as aligned plain text; columns that are empty throughout are left out."""
     found = rows(batch, selection)
     columns = [name for name in COLUMNS if any(row[name] not in (None, "") for row in found) or name == "score"]
-    cells = [list(columns), *([_cell(name, row[name]) for name in columns] for row in found)]
-    widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
+    return aligned([list(columns), *([_cell(name, row[name]) for name in columns] for row in found)])
+
+
+def aligned(cells: Sequence[Sequence[str]]) -> str:
+    """Lines of cells as plain text with straight columns."""
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells
     )
