@@ -5,6 +5,8 @@ Standard library only. Everything here is frozen, compares by value and turns in
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -63,6 +65,12 @@ class ScoreSpec:
         """A value turned so that higher is better, in units of the spec's own spread (for ranking and blending)."""
         sign = 1.0 if self.direction == "higher" else -1.0
         return sign * (value - self.centre) / self.spread
+
+    @property
+    def digest(self) -> str:
+        """A short hash of everything above, also after JSON and back: scores with one digest can be compared."""
+        text = json.dumps(self.to_dict(), sort_keys=True, default=str)
+        return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain types for JSON."""
