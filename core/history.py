@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import sqlite3
 import time
 from collections.abc import Sequence
@@ -37,6 +38,23 @@ CAP = 200_000
 
 #: What :meth:`History.query` gives, in this order.
 COLUMNS = ("time", "scorer", "model", "spec", "score", "reason", "seed", "prompt", "image")
+
+
+#: Names the file, or says ``off`` (also ``0``, ``no``, ``false``).
+VARIABLE = "LATENT_CRITIC_HISTORY"
+
+
+def location(default: Path) -> Path | None:
+    """The file that the environment variable names, else the default; ``None`` when the history is switched off."""
+    chosen = os.environ.get(VARIABLE, "").strip()
+    if chosen.lower() in ("off", "0", "no", "false"):
+        return None
+    return Path(chosen).expanduser() if chosen else default
+
+
+def in_user_folder(folder: str | Path) -> Path:
+    """Where the history lies in ComfyUI's user folder."""
+    return Path(folder) / "latent_critic" / "history.sqlite"
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,19 @@ from ..errors import LatentCriticError, NothingScored, UnwritableFile
 from .console import note, say
 
 #: Subcommands in the order of ``--help``: each is a module here with ``add(subparsers)``.
-COMMANDS = ("demo", "score", "rank", "reject", "train", "benchmark", "speed", "methods", "models", "run_workflow")
+COMMANDS = (
+    "demo",
+    "score",
+    "rank",
+    "reject",
+    "train",
+    "benchmark",
+    "speed",
+    "methods",
+    "models",
+    "history",
+    "run_workflow",
+)
 
 _EPILOG = """exit codes: 0 all went well; 1 some images failed (they are listed); 2 wrong usage or input.
 Each command explains itself: latent-critic score --help"""
