@@ -222,7 +222,16 @@ def _add(db: sqlite3.Connection, spec: ScoreSpec, entries: Sequence[tuple[Any, .
         " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
         # Seeds go up to 2**64 − 1, which SQLite's integers do not hold.
         [
-            (at, digest, score.value, score.reason, None if score.seed is None else str(score.seed), prompt, image, key)
+            (
+                at,
+                digest,
+                score.value,
+                _clean(score.reason),
+                None if score.seed is None else str(score.seed),
+                prompt,
+                image,
+                key,
+            )
             for at, score, prompt, image, key in entries
         ],
     )
@@ -270,6 +279,11 @@ def _key(spec: ScoreSpec, image: str | None, prompt: str | None) -> str | None:
     return (
         None if image is None else _hash(json.dumps([spec.digest, image, prompt if "prompt" in spec.needs else None]))
     )
+
+
+def _clean(text: str | None) -> str | None:
+    """Text that can be stored: bytes of a file name that are no text become a question mark."""
+    return None if text is None else text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _hash(text: str) -> str:

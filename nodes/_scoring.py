@@ -13,6 +13,7 @@ from ..core.errors import BadInput
 from ..core.methods.contract import Scorer, Watch
 from ..core.records import ScoreBatch
 from ..core.selection.filtering import one_per_image
+from ._history import remember
 from ._inputs import Stack, one, texts_at_door
 from ._judge import builtin_judge
 
@@ -59,7 +60,8 @@ def scores_for(
         raise BadInput("a scorer (LC_SCORER)", type(chosen).__name__, "Connect one of Latent Critic's scorer nodes.")
     hint = HINT_JUDGE if given is None and chosen is None else ""
     batch = given or _score(chosen or judge(), images, texts)
-    return (batch if numbers is None else batch.with_seeds(numbers)), hint
+    batch = batch if numbers is None else batch.with_seeds(numbers)
+    return (batch if given else remember(images, batch, texts)), hint
 
 
 def _score(scorer: Scorer, images: Stack, prompts: Sequence[str] | None) -> ScoreBatch:

@@ -8,13 +8,14 @@ from typing import Any
 from ..records import ScoreBatch
 from .policy import Selection, numeral
 
-COLUMNS = ("rank", "index", "name", "score", "seed", "kept", "reason")
+COLUMNS = ("rank", "index", "name", "score", "history", "seed", "kept", "reason")
 
 
 def rows(batch: ScoreBatch, selection: Selection | None = None) -> list[dict[str, Any]]:
     """One row per image from best to worst, with :data:`COLUMNS`; ``rank`` and ``score`` are None without a score.
 
-    ``index`` is the image's place in the batch that was first scored. ``kept`` is None without a selection.
+    ``index`` is the image's place in the batch that was first scored, ``history`` the percentile among one's own
+    earlier scores (None where these are few). ``kept`` is None without a selection.
     """
     ranking = selection.ranking if selection else batch.ranking()
     kept = set(selection.kept) if selection else set()
@@ -27,6 +28,7 @@ def rows(batch: ScoreBatch, selection: Selection | None = None) -> list[dict[str
                 "index": score.index,
                 "name": score.attributes.get("name"),
                 "score": score.value,
+                "history": score.attributes.get("history_percentile"),
                 "seed": score.seed,
                 "kept": place in kept if selection else None,
                 "reason": selection.why[place] if selection else (score.reason or ""),
@@ -69,7 +71,17 @@ def report(batch: ScoreBatch, selection: Selection | None = None, hint: str = ""
     head = f"{scored} of {len(batch)} images scored"
     if selection is not None:
         head += f", {len(selection.kept)} kept, {len(selection.rejected)} rejected"
-    return "\n".join([f"{head}.", *([hint] if hint else []), meaning(batch), "", table(batch, selection)])
+    return "\n".join(
+        [f"{head}.", *([hint] if hint else []), meaning(batch), *_standing(batch), "", table(batch, selection)]
+    )
+
+
+def _standing(batch: ScoreBatch) -> list[str]:
+    """What the column ``history`` is, where there is one."""
+    counts = [score.attributes["history_count"] for score in batch if "history_count" in score.attributes]
+    if not counts:
+        return []
+    return [f"history: the percentile among your {max(counts)} earlier scores by this scorer, settings and model."]
 
 
 def why_empty(batch: ScoreBatch, selection: Selection, side: str, most: int = 4) -> str:
@@ -87,4 +99,6 @@ def _cell(name: str, value: Any) -> str:
         return "-"
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if name == "history":
+        return f"{value:.0f} %"
     return numeral(value) if name == "score" else str(value)

@@ -52,6 +52,12 @@ class BrightnessScorer:
         return self.records.ScoreBatch(self.spec, tuple(scores))
 
 
+@pytest.fixture(autouse=True)
+def history_off(monkeypatch):
+    """No test depends on what earlier ones scored; those about the history switch it on."""
+    monkeypatch.setenv("LATENT_CRITIC_HISTORY", "off")
+
+
 @pytest.fixture
 def scorer(pack):
     """Builds the brightness scorer, with other fields of its spec where wanted."""

@@ -49,3 +49,12 @@ def test_an_empty_side_says_why():
     assert "image 5: not scored" in text
     assert "floor" in text
     assert why_empty(SCORES, select(SCORES, Policy()), "rejected").startswith("No image was rejected")
+
+
+def test_the_percentile_of_ones_own_history_has_a_column_where_it_is_known():
+    known = {"history_percentile": 83.6, "history_count": 57}
+    found = ScoreBatch(SPEC, (Score(81.0, 0, attributes=known), Score(None, 1, reason="broken")))
+    assert [row["history"] for row in rows(found)] == [83.6, None]
+    assert "84 %" in table(found)
+    assert "history: the percentile among your 57 earlier scores" in report(found)
+    assert "history" not in report(SCORES)

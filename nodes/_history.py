@@ -1,0 +1,65 @@
+"""The history of scores in ComfyUI's user folder: written with each scoring, never in the way of one."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import folder_paths
+import torch
+
+from ..core.errors import LatentCriticError
+from ..core.history import VARIABLE, History, Standing, in_user_folder, location
+from ..core.records import Score, ScoreBatch
+from ._inputs import Stack
+
+#: A percentile of fewer earlier scores says nothing.
+LEAST = 20
+
+
+def history_file() -> Path | None:
+    """The file; ``None`` when the history is switched off."""
+    return location(in_user_folder(folder_paths.get_user_directory()))
+
+
+def remember(images: Stack, batch: ScoreBatch, prompts: Sequence[str] | None = None) -> ScoreBatch:
+    """Record new scores; the same scores, each with its percentile among those before it, where these are enough.
+
+    A history that cannot be written is a warning, once, and never an error.
+    """
+    path = history_file()
+    if path is None:
+        return batch
+    history = History(path, set_damaged_aside=True, timeout=5.0)
+    try:
+        found = history.record(batch, [pixel_hash(single) for single in images.singles], prompts)
+    except LatentCriticError as error:
+        _warn(f"The history of scores is not written: {error} ({VARIABLE}=off switches it off.)")
+        return batch
+    scores = tuple(_standing(score, standing) for score, standing in zip(batch, found, strict=True))
+    return replace(batch, scores=scores)
+
+
+def pixel_hash(image: torch.Tensor) -> str:
+    """A hash of an image's values and shape."""
+    values = image.detach().to("cpu", torch.float32).contiguous().numpy()
+    found = hashlib.blake2b(repr(values.shape).encode(), digest_size=16)
+    found.update(values.data)
+    return found.hexdigest()
+
+
+def _standing(score: Score, standing: Standing | None) -> Score:
+    if standing is None or standing.among < LEAST:
+        return score
+    known: dict[str, Any] = {"history_percentile": standing.percentile, "history_count": standing.among}
+    return replace(score, attributes={**score.attributes, **known})
+
+
+@lru_cache(maxsize=16)
+def _warn(text: str) -> None:
+    logging.getLogger(__name__).warning(text)
