@@ -50,6 +50,7 @@ def describe(node: type) -> dict:
         "name": schema.display_name,
         "category": schema.category,
         "description": schema.description,
+        "hidden": schema.is_deprecated,
         "inputs": [{"id": given.id, "type": given.io_type, "optional": given.optional} for given in schema.inputs],
         "outputs": [{"id": out.id, "name": out.display_name or out.id, "type": out.io_type} for out in schema.outputs],
     }

@@ -69,13 +69,13 @@ def shipped_figures() -> list[dict[str, Any]]:
 
 
 def shipped_nodes() -> list[dict[str, Any]]:
-    """Every node as ComfyUI sees it, beginners' nodes first."""
+    """Every node that ComfyUI's search shows, beginners' nodes first."""
     command = [sys.executable, str(ROOT / ".ci" / "load_pack.py"), str(comfyui.find_or_fetch()), str(ROOT)]
     done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", check=False)
     if done.returncode != 0:
         raise RuntimeError(done.stderr)
     (nodes,) = json.loads(done.stdout.splitlines()[-1]).values()
-    return sorted(nodes.values(), key=lambda node: node["category"])
+    return sorted((node for node in nodes.values() if not node["hidden"]), key=lambda node: node["category"])
 
 
 def take_pictures() -> None:

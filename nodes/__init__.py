@@ -4,10 +4,13 @@ from comfy_api.latest import ComfyExtension, io
 
 from .blend_scorers import BlendScorers
 from .contact_sheet import ContactSheet
+from .gate import Gate
 from .load_folder import LoadImagesFromFolder
 from .pick_best import PickBestImages
 from .quality_judge import QualityJudge
 from .reject import RejectLowQuality
+from .reroll import RerollUntilGood
+from .reroll_step import CountCalls, RerollStep
 from .save_scored import SaveScoredImage
 from .score_images import ScoreImages
 from .score_report import ScoreReport
@@ -27,6 +30,10 @@ class LatentCriticExtension(ComfyExtension):
             ContactSheet,
             SaveScoredImage,
             LoadImagesFromFolder,
+            RerollUntilGood,
+            Gate,
+            RerollStep,
+            CountCalls,
             QualityJudge,
             ZeroShotScorer,
             BlendScorers,

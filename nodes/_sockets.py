@@ -8,6 +8,11 @@ ScorerSocket = io.Custom("LC_SCORER")
 #: The scores of a batch, in its order: ``core.records.ScoreBatch``.
 ScoresSocket = io.Custom("LC_SCORES")
 
+#: Between the attempts of Reroll Until Good only: ``nodes._reroll.Session`` and ``core.hosts.comfyui.counting.Calls``.
+SessionSocket = io.Custom("LC_REROLL")
+CallsSocket = io.Custom("LC_CALLS")
+
 CATEGORY = "Latent Critic"
+CATEGORY_MAKING = "Latent Critic/Making"
 CATEGORY_SCORERS = "Latent Critic/Scorers"
 CATEGORY_ADVANCED = "Latent Critic/Advanced"

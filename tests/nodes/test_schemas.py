@@ -7,7 +7,21 @@ import pytest
 
 pytestmark = pytest.mark.host
 ROOT = Path(__file__).resolve().parents[2]
-PLAIN = {"IMAGE", "LATENT", "MASK", "STRING", "FLOAT", "INT", "BOOLEAN", "COMBO", "MODEL", "CLIP", "VAE"}
+PLAIN = {
+    "IMAGE",
+    "LATENT",
+    "MASK",
+    "STRING",
+    "FLOAT",
+    "INT",
+    "BOOLEAN",
+    "COMBO",
+    "MODEL",
+    "CLIP",
+    "VAE",
+    "CONDITIONING",
+}
+OURS = {"LC_SCORER", "LC_SCORES", "LC_REROLL", "LC_CALLS"}
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +54,7 @@ def test_every_input_and_output_explains_itself(schemas):
 def test_sockets_are_plain_or_ours(schemas):
     for schema in schemas.values():
         for field in (*schema.inputs, *schema.outputs):
-            assert str(field.get_io_type()) in PLAIN | {"LC_SCORER", "LC_SCORES"}
+            assert str(field.get_io_type()) in PLAIN | OURS | {"*"}
 
 
 def test_translations_agree_with_the_schemas(schemas):
@@ -61,8 +75,8 @@ def test_translations_agree_with_the_schemas(schemas):
 
 def test_categories_and_sockets_have_names():
     words = json.loads((ROOT / "locales/en/main.json").read_text(encoding="utf-8"))
-    assert set(words["dataTypes"]) == {"LC_SCORER", "LC_SCORES"}
-    assert "Latent Critic" in words["nodeCategories"]
+    assert set(words["dataTypes"]) == OURS
+    assert {"Latent Critic", "Scorers", "Making"} <= set(words["nodeCategories"])
 
 
 def test_every_node_has_a_help_page_that_names_every_input_and_output(schemas):
