@@ -1,0 +1,48 @@
+"""What scoring costs beside what it cannot do without, as ratios measured side by side in one run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import BadInput
+from .speed_judge import judge_bytes_row, judge_rows
+from .speed_memory import memory_row
+from .speed_row import SpeedRow
+
+__all__ = ["SpeedRequest", "SpeedRow", "run_speed"]
+
+
+@dataclass(frozen=True, slots=True)
+class SpeedRequest:
+    """What to measure.
+
+    Attributes:
+        comfyui: A ComfyUI folder, for the rows on a loaded model; without one they are left out.
+        repeats: Interleaved runs behind each median.
+        folder: Pictures in the small and in the large folder whose peak memory is compared.
+    """
+
+    comfyui: Path | None = None
+    repeats: int = 7
+    folder: tuple[int, int] = (100, 2000)
+
+    def __post_init__(self) -> None:
+        if self.repeats < 1:
+            raise BadInput("at least 1 repeat", str(self.repeats), "The default is 7.")
+        if not 1 <= self.folder[0] < self.folder[1]:
+            raise BadInput("a small and a larger folder", str(self.folder), "The default is (100, 2000).")
+
+
+def run_speed(request: SpeedRequest) -> list[SpeedRow]:
+    """Measure: six rows on the judge, and five more on a loaded model where a ComfyUI folder is given.
+
+    Raises:
+        BadInput: the ComfyUI folder holds no ComfyUI, or it could not be started.
+    """
+    rows = [*judge_rows(request.repeats), judge_bytes_row(), memory_row(*request.folder)]
+    if request.comfyui is not None:
+        from .speed_comfyui import comfyui_rows
+
+        rows += comfyui_rows(request.comfyui, request.repeats)
+    return rows

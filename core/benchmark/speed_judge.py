@@ -1,0 +1,69 @@
+"""What the built-in judge costs beside its bare network, and how its time grows."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from ..methods.blend import Blend
+from ..methods.judge import Judge
+from ..nets.judge import describe
+from ..nets.views import crops, global_view
+from .speed_row import SpeedRow, time_row
+from .timing import Job, interleaved
+
+_SIDE = 512
+_CALLS = "1 forward of their 10 views, already cut, and 1 of the head"
+
+
+def judge_rows(repeats: int) -> list[SpeedRow]:
+    """Four rows of times."""
+    judge = Judge.load()
+    images = list(torch.rand(4, 3, _SIDE, _SIDE, generator=torch.Generator().manual_seed(0)))
+    two = images[:2]
+    views = [(crops(image), global_view(image)) for image in two]
+    twice = Blend([judge, judge])
+    jobs: dict[str, Job] = {
+        "two": lambda: judge.score(two),
+        "bare": lambda: bare_judge(judge, views),
+        "four": lambda: judge.score(images),
+        "singly": lambda: [judge.score([image]) for image in two],
+        "blend": lambda: twice.score(two),
+    }
+    timings = interleaved(jobs, repeats)
+    row = partial(time_row, timings)
+    size = f"of {_SIDE}×{_SIDE} px, {repeats} interleaved runs"
+    return [
+        row("two", "bare", name="judge: over its bare network", limit=1.05, detail=f"2 images {size}; bare: {_CALLS}"),
+        row("four", "two", factor=2, name="judge: linear in images", limit=1.1, detail=f"4 images over 2 × 2 {size}"),
+        row("two", "singly", name="judge: batched over one by one", limit=1.1, detail=f"2 images {size}"),
+        row("blend", "two", factor=2, name="blend: over its two scorers", limit=1.05, detail=f"2 images {size}"),
+    ]
+
+
+@torch.inference_mode()
+def bare_judge(judge: Judge, views: list[tuple[Tensor, Tensor]]) -> list[float]:
+    """The network alone on views already cut, all of 256×256 px: 1 forward of them all, 1 of the head."""
+    network = judge.network
+    stacks = [stack for pair in views for stack in pair]
+    rows = network.statistics(torch.cat(stacks).contiguous(memory_format=torch.channels_last))
+    parts = rows.split([len(stack) for stack in stacks])
+    described = [describe(cut[None], whole) for cut, whole in zip(parts[::2], parts[1::2], strict=True)]
+    return network.head(torch.cat(described)).tolist()
+
+
+def judge_bytes_row() -> SpeedRow:
+    """Bytes of weights after scoring over those before: nothing is copied."""
+    judge = Judge.load()
+    before = _bytes(judge)
+    judge.score(torch.rand(1, 3, _SIDE, _SIDE, generator=torch.Generator().manual_seed(0)))
+    after = _bytes(judge)
+    detail = f"{after} bytes of weights after scoring over {before} before"
+    return SpeedRow("judge: bytes of its weights", after / before, 1.0, "bytes", detail)
+
+
+def _bytes(judge: Judge) -> int:
+    values = [*judge.network.parameters(), *judge.network.buffers()]
+    return sum({value.untyped_storage().data_ptr(): value.untyped_storage().nbytes() for value in values}.values())

@@ -1,0 +1,34 @@
+"""The speed rows on a loaded model: the command line's own process, and the bare loop's call counts."""
+
+import pytest
+import torch
+
+pytestmark = [pytest.mark.host, pytest.mark.slow]
+
+
+def test_the_process_beside_a_comfyui_gives_its_rows(comfyui_folder):
+    from latent_critic.core.benchmark.speed_comfyui import comfyui_rows
+
+    rows = {row.name: row for row in comfyui_rows(comfyui_folder, 1)}
+    assert len(rows) == 5
+    assert rows["zero_shot: bytes of the user's model"].ratio == 1.0
+    assert rows["features: end at the middle block over whole"].ratio < 0.9
+
+
+def test_the_bare_loop_makes_the_calls_that_it_states(pack, tiny, monkeypatch):
+    """One VAE encode and one 12-row forward: exactly what the scorer asks of ComfyUI for one image."""
+    speed = pack("core.benchmark.speed_comfyui")
+    model, clip, vae = tiny.model("sd15"), tiny.clip("sd15"), tiny.vae()
+    backbone = pack("core.hosts.comfyui.backbone").ComfyBackbone(model, clip, vae)
+    zero_shot = pack("core.methods.zero_shot")
+    scorer = zero_shot.ZeroShot(backbone, options=zero_shot.ZeroShotOptions(side=64))
+    image = torch.rand(3, 64, 64)
+    calls = []
+    network = model.model.diffusion_model
+    network.register_forward_pre_hook(lambda module, args: calls.append(("forward", args[0].shape[0])))
+    encode = vae.encode
+    monkeypatch.setattr(vae, "encode", lambda pixels: calls.append(("encode", pixels.shape[0])) or encode(pixels))
+    scorer.score([image])
+    of_scorer, calls[:] = list(calls), []
+    speed.Bare(model, vae, backbone.embed(["a", "b", "c", "d"]).tokens).run(image)
+    assert calls == of_scorer == [("encode", 1), ("forward", 12)]
