@@ -5,6 +5,7 @@ from comfy_api.latest import ComfyExtension, io
 from .blend_scorers import BlendScorers
 from .contact_sheet import ContactSheet
 from .gate import Gate
+from .load_embedded import LoadEmbeddedModel
 from .load_folder import LoadImagesFromFolder
 from .pick_best import PickBestImages
 from .quality_judge import QualityJudge
@@ -37,6 +38,7 @@ class LatentCriticExtension(ComfyExtension):
             QualityJudge,
             ZeroShotScorer,
             BlendScorers,
+            LoadEmbeddedModel,
         ]
 
 

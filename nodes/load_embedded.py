@@ -5,7 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..core.hosts.comfyui import embedded
-from ._sockets import CATEGORY
+from ._sockets import CATEGORY_ADVANCED
 
 
 class LoadEmbeddedModel(io.ComfyNode):
@@ -16,10 +16,10 @@ class LoadEmbeddedModel(io.ComfyNode):
         return io.Schema(
             node_id="LatentCriticLoadEmbedded",
             display_name="Load Embedded Model",
-            category=f"{CATEGORY}/Advanced",
+            category=CATEGORY_ADVANCED,
             description="A tiny latent diffusion model that ships with this pack, so that every scorer can be tried "
-            "without a checkpoint. Its outputs fit the stock nodes. It was trained on a few hundred free pictures at "
-            "256 pixels: it knows sharp from blurry, but it does not make pictures worth keeping.",
+            "without a checkpoint. Its outputs fit the stock nodes. It has seen a few hundred free pictures and makes "
+            "none worth keeping; for scores that mean something, use your own checkpoint.",
             inputs=[],
             outputs=[
                 io.Model.Output("model", "model", "Its denoiser."),

@@ -4,6 +4,8 @@ import importlib
 
 import pytest
 import torch
+from PIL import Image
+from skimage import data
 
 pytestmark = pytest.mark.host
 
@@ -111,3 +113,33 @@ def test_weights_of_another_architecture_are_refused(bundle, embedded, tmp_path)
     (other / "unet" / "config.json").write_text(json.dumps(config | {"cross_attention_dim": 64}))
     with pytest.raises(BadInput, match="config"):
         embedded.load_model(other)
+
+
+def test_the_shipped_model_loads_in_both_hosts_and_knows_pictures(comfyui, diffusers, embedded, tmp_path):
+    from latent_critic.core.hosts.comfyui.backbone import ComfyBackbone
+    from latent_critic.core.hosts.diffusers.embedded import load_embedded
+    from latent_critic.core.images import load_image
+
+    Image.fromarray(data.astronaut()).resize((256, 256)).save(tmp_path / "astronaut.png")
+    image = load_image(tmp_path / "astronaut.png")[None]
+    backbone = ComfyBackbone(embedded.load_model(), embedded.load_clip(), embedded.load_vae())
+    latents = backbone.encode(image)
+    assert latents.shape == (1, 8, 32, 32)
+    restored = backbone.decode(latents).float()
+    assert float(-10 * torch.log10((restored - image).square().mean())) > 22
+    pipeline = load_embedded()
+    with torch.no_grad():
+        other = pipeline.vae.encode(image * 2 - 1).latents * pipeline.vae.config.scaling_factor
+    torch.testing.assert_close(latents.float(), other, rtol=1e-2, atol=2e-2)
+
+
+def test_the_shipped_files_are_small_and_half_precision():
+    from latent_critic.core.nets import critic_ldm
+    from safetensors import safe_open
+
+    files = [path for path in critic_ldm.SHIPPED.rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) <= 25_000_000
+    assert max(path.stat().st_size for path in files) <= 15_000_000
+    for part in critic_ldm.PARTS:
+        with safe_open(critic_ldm.weight_file(critic_ldm.SHIPPED, part), framework="pt") as file:
+            assert {file.get_slice(name).get_dtype() for name in file.keys()} == {"F16"}  # noqa: SIM118

@@ -81,9 +81,10 @@ def _part_config(networks: Networks, part: str) -> dict[str, Any]:
         embedding = next(m for m in networks.text.modules() if isinstance(m, FactorisedEmbedding))
         told = networks.text.config.to_diff_dict()
         return {**told, "architectures": ["CLIPTextModel"], "embedding_rank": embedding.rows.shape[1]}
-    # diffusers' own form, without the path and version of this machine
+    # diffusers' own form, without the path and version of this machine and what AutoencoderTiny adds but never reads
+    left_out = {"_diffusers_version", "_name_or_path"} | ({"block_out_channels"} if part == "vae" else set())
     told = json.loads(networks.part(part).to_json_string())  # pyright: ignore[reportCallIssue]
-    return {name: value for name, value in told.items() if name not in ("_diffusers_version", "_name_or_path")}
+    return {name: value for name, value in told.items() if name not in left_out}
 
 
 def _write_weights(weights: dict[str, Tensor], path: Path) -> None:

@@ -100,6 +100,18 @@ def forget_after(log: Path, stage: str, step: int) -> None:
     write_text(log, "".join(json.dumps(row) + "\n" for row in kept))
 
 
+def record(log: Path) -> dict[str, Any]:
+    """How far each stage has come, and the last PSNR, out of the log's closing rows of pieces."""
+    told: dict[str, Any] = {}
+    for line in log.read_text(encoding="utf-8").splitlines():
+        row = _row(line)
+        if row is not None and row.get("piece"):
+            told[row["stage"]] = {"steps": row["step"]}
+            psnr = {name: value for name, value in row.items() if name.startswith("psnr_")}
+            told |= {"psnr": psnr} if psnr else {}
+    return told
+
+
 def _row(line: str) -> dict[str, Any] | None:
     try:
         return json.loads(line)

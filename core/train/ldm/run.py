@@ -54,12 +54,11 @@ def train_ldm(request: Request) -> dict[str, Any]:
     loop.forget_after(log, request.stage, state.step)
     result: dict[str, Any] = dict(loop.run(task, request, state_file(request), log))
     averaged = _averaged(networks, state)
-    record = record | {request.stage: {"steps": state.step}, "seed": request.seed}
     if request.stage == "autoencoder":
         result |= _measured(averaged.vae, collection, request)
-        record["psnr"] = {key: result[key] for key in ("psnr_mean", "psnr_median", "psnr_size", "psnr_pictures")}
     loop.append(log, [{"stage": request.stage, "piece": True, "device": request.device, **result}])
     if request.export is not None:
+        record |= loop.record(log) | {"seed": request.seed}
         write_bundle(averaged, request.export, critic_ldm.read_merges(critic_ldm.SHIPPED), record)
         write_text(request.export / LOG, log.read_text(encoding="utf-8"))
     return result

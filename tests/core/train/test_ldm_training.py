@@ -94,6 +94,9 @@ def test_exported_weights_make_a_diffusers_pipeline_and_a_new_start(ldm, request
     assert (result["step"], result["made"]) == (3, 1)
     record = ldm.bundle.read_record(model)
     assert (record["autoencoder"]["steps"], record["denoiser"]["steps"]) == (2, 2)
+    assert record["psnr"]["psnr_pictures"] == 2
+    ldm.run.train_ldm(request_for(tmp_path / "run", stage="denoiser", steps=2, export=tmp_path / "again"))
+    assert ldm.bundle.read_record(tmp_path / "again") == record
 
 
 def test_the_autoencoder_of_the_pipeline_has_latents_of_unit_spread(ldm, request_for, tmp_path, pictures):
