@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 from .arguments import Subparsers, add_json, check_targets, command
@@ -16,6 +17,9 @@ def add(subparsers: Subparsers) -> None:
         "measure time and memory as ratios",
         "Each ratio is of two measurements of this run; at most its limit is good.",
     )
+    parser.add_argument(
+        "--comfyui", type=Path, metavar="DIR", help="a ComfyUI folder: adds the rows of the scorers on a loaded model"
+    )
     add_json(parser, "a JSON list")
     parser.set_defaults(run=run)
 
@@ -27,7 +31,7 @@ def run(arguments: argparse.Namespace) -> int:
     from .results import write_json
 
     check_targets(arguments.json)
-    rows: list[dict[str, Any]] = [row.to_dict() for row in run_speed(SpeedRequest())]
+    rows: list[dict[str, Any]] = [row.to_dict() for row in run_speed(SpeedRequest(arguments.comfyui))]
     write_json(rows, arguments.json)
     if arguments.json is None:
         cells = [["", "ratio", "limit", "unit", "name", "detail"]]
