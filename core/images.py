@@ -75,7 +75,12 @@ def load_image(path: str | Path) -> torch.Tensor:
         UnreadableFile: missing, truncated, too large to be a real picture, or no picture.
     """
     with _readable(path) as picture:
-        return torch.from_numpy(_to_array(ImageOps.exif_transpose(picture)))
+        return from_picture(picture)
+
+
+def from_picture(picture: Image.Image) -> torch.Tensor:
+    """A picture in memory → float32 [3, H, W] in [0, 1], read as :func:`load_image` reads a file."""
+    return torch.from_numpy(_to_array(ImageOps.exif_transpose(picture)))
 
 
 def picture_size(path: str | Path) -> tuple[int, int]:

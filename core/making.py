@@ -1,0 +1,107 @@
+"""Rerolling and best-of-N from a script: over any function that turns a seed into an image.
+
+import latent_critic
+found = latent_critic.reroll(lambda seed: pipe(prompt, generator=torch.manual_seed(seed)).images[0], threshold=60)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TypeVar
+
+import torch
+from PIL import Image
+
+from .errors import BadInput
+from .images import from_picture
+from .methods.contract import Scorer
+from .methods.judge import Judge
+from .records import ScoreBatch, ScoreSpec
+from .selection.reroll import Rerolled, RerollPolicy
+from .selection.reroll import reroll as run
+from .selection.seeds import SeedMode, Seeds
+
+T = TypeVar("T")
+
+
+def reroll(
+    generate: Callable[[int], T],
+    scorer: Scorer | None = None,
+    *,
+    threshold: float | None = None,
+    attempts: int = 8,
+    calls: int | None = None,
+    seconds: float | None = None,
+    seeds: int | Iterable[int] = 0,
+    seed_mode: SeedMode = "increment",
+    stop_at_first_good: bool = True,
+    count_calls: Callable[[], int] | None = None,
+    keep_images: bool = False,
+) -> Rerolled[T]:
+    """Generate seed after seed until an image is good enough or the budget is used up; the best so far is kept.
+
+    Args:
+        generate: Seed → one image: a PIL image, or a tensor [3, H, W] or [1, 3, H, W] in [0, 1]. What it raises goes
+            through.
+        scorer: Judges the images; without one the built-in judge does (0 to 100).
+        threshold: Good is at least this. ``None``: use the whole budget and keep the best.
+        attempts: At most this many images.
+        calls: At most this many denoiser calls, as ``count_calls`` tells them. The first image is always made.
+        seconds: No attempt starts after this many.
+        seeds: The first seed, or the seeds themselves.
+        seed_mode: How to go on from the first seed: ``increment`` or ``random``.
+        stop_at_first_good: Off, the whole budget is used although one is good.
+        count_calls: Denoiser calls so far, counted by you.
+        keep_images: Keep all images. Without it only the best is held in memory.
+
+    Returns:
+        ``image``, ``score``, ``seed``, ``passed`` and ``log``; ``image`` is ``None`` when no image has a score.
+
+    Raises:
+        UncalibratedThreshold: a threshold on a score that has no absolute scale; before anything is generated.
+        BadInput: an empty budget, no seeds, or something that is no image.
+    """
+    policy = RerollPolicy(threshold, attempts, calls, seconds, stop_at_first_good)
+    order = Seeds(seeds, seed_mode) if isinstance(seeds, int) else Seeds(mode="list", listed=tuple(seeds))
+    judge = _AnyImage(scorer or Judge.load())
+    return run(generate, judge, policy, order, calls=count_calls, keep_images=keep_images)
+
+
+def best_of(
+    generate: Callable[[int], T],
+    scorer: Scorer | None = None,
+    *,
+    n: int = 8,
+    seeds: int | Iterable[int] = 0,
+    seed_mode: SeedMode = "increment",
+    keep_images: bool = False,
+) -> Rerolled[T]:
+    """The best of ``n`` seeds, each generated to the end; otherwise as :func:`reroll` without a threshold."""
+    return reroll(generate, scorer, attempts=n, seeds=seeds, seed_mode=seed_mode, keep_images=keep_images)
+
+
+class _AnyImage:
+    """A scorer of one image in the form in which a script has it."""
+
+    def __init__(self, scorer: Scorer) -> None:
+        self._scorer = scorer
+
+    @property
+    def spec(self) -> ScoreSpec:
+        """What the numbers mean."""
+        return self._scorer.spec
+
+    def score(self, images: list[object]) -> ScoreBatch:
+        """Score every image, in order."""
+        return self._scorer.score([_pixels(image) for image in images])
+
+
+def _pixels(image: object) -> torch.Tensor:
+    if isinstance(image, Image.Image):
+        return from_picture(image)
+    if isinstance(image, torch.Tensor) and image.ndim == 4 and len(image) == 1:
+        return image[0]
+    if isinstance(image, torch.Tensor) and image.ndim == 3:
+        return image
+    got = f"shape {list(image.shape)}" if isinstance(image, torch.Tensor) else type(image).__name__
+    raise BadInput("one PIL image or one tensor [3, H, W]", got, "Let generate return a single image.")
