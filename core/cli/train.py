@@ -103,7 +103,9 @@ def _check_ldm(arguments: argparse.Namespace) -> int:
     figures = check(CheckRequest(**named))
     write_text(arguments.out / "figures.json", json.dumps(figures, indent=2) + "\n")
     if arguments.card:
-        fill_card(arguments.card, read_record(named["model"]), figures, "latent-critic train ldm-check")
+        settings = ("size", "held_back", "samples_per_caption", "steps", "guidance", "seed", "device")
+        flags = " ".join(f"--{name.replace('_', '-')} {named[name]}" for name in settings)
+        fill_card(arguments.card, read_record(named["model"]), figures, f"latent-critic train ldm-check {flags}")
     note(json.dumps(figures))
     return 0
 
