@@ -5,6 +5,7 @@ from comfy_api.latest import ComfyExtension, io
 from .blend_scorers import BlendScorers
 from .contact_sheet import ContactSheet
 from .gate import Gate
+from .keep_best_of_session import KeepBestOfSession
 from .load_embedded import LoadEmbeddedModel
 from .load_folder import LoadImagesFromFolder
 from .pick_best import PickBestImages
@@ -30,6 +31,7 @@ class LatentCriticExtension(ComfyExtension):
             ScoreReport,
             ContactSheet,
             SaveScoredImage,
+            KeepBestOfSession,
             LoadImagesFromFolder,
             RerollUntilGood,
             Gate,

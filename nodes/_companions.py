@@ -22,8 +22,8 @@ class Companions:
     masks: Stack | None
     prompts: list[str] | None
 
-    def side(self, places: Sequence[int], why_empty: str) -> Side:
-        """Everything at these places, ready for list outputs."""
+    def side(self, places: Sequence[int], why_empty: str | None) -> Side:
+        """Everything at these places, ready for list outputs; an empty side is blocked, without a reason quietly."""
         prompts = self.prompts
         texts = None if prompts is None else take(prompts, places, len(self.images), "prompts")
         return Side(
@@ -69,7 +69,7 @@ def companions_at_door(
     )
 
 
-def _branch(taken: list[Any] | None, what: str, why_empty: str) -> list[Any]:
+def _branch(taken: list[Any] | None, what: str, why_empty: str | None) -> list[Any]:
     if taken is None:
         return [ExecutionBlocker(f"This output gives {what}, but no {what} are connected to the node's input.")]
     return taken or [ExecutionBlocker(why_empty)]

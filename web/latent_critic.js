@@ -1,5 +1,5 @@
-// Shows a node's report under its widgets. Optional: without this file every node works, and the scores are on the
-// thumbnails and in the `report` output.
+// Shows a node's report under its widgets, and a button on Keep Best of Session. Optional: without this file every node
+// works, and the scores are on the thumbnails and in the `report` output.
 import { app } from "../../scripts/app.js";
 import { ComfyWidgets } from "../../scripts/widgets.js";
 
@@ -35,8 +35,34 @@ function show(node, text) {
   }
 }
 
+// "night" → "night 2" → "night 3"
+function nextName(name) {
+  const [, stem, number] = /^(.*?)(?: (\d+))?$/.exec(name.trim());
+  return `${stem} ${Number(number ?? 1) + 1}`;
+}
+
+// A button that gives the session its next name: the old session's folder stays as it is.
+function addSessionButton(node) {
+  try {
+    const session = node.widgets?.find((widget) => widget.name === "session");
+    if (!session) return;
+    const button = node.addWidget("button", "start a new session", null, () => {
+      session.value = nextName(String(session.value));
+      session.callback?.(session.value);
+      node.setDirtyCanvas?.(true, true);
+    });
+    button.serialize = false;
+    button.options = { ...button.options, serialize: false };
+  } catch (error) {
+    console.warn("Latent Critic: the button for a new session cannot be shown in this frontend.", error);
+  }
+}
+
 app.registerExtension({
   name: "LatentCritic.Report",
+  nodeCreated(node) {
+    if (node.comfyClass === "LatentCriticKeepBest") addSessionButton(node);
+  },
   beforeRegisterNodeDef(nodeType, nodeData) {
     if (!nodeData?.name?.startsWith("LatentCritic")) return;
     const before = nodeType.prototype.onExecuted;

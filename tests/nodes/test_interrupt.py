@@ -37,6 +37,7 @@ def cancelling(comfyui, scorer):
         ("LatentCriticReject", {"threshold": 1.0, "top_k": 0, "percentile": 0.0, "floor": 0, "cap": 0}),
         ("LatentCriticContactSheet", {"best_first": True, "columns": 0, "cell": 64}),
         ("LatentCriticSaveScored", {"filename_pattern": "cancelled/x", "log": "csv"}),
+        ("LatentCriticKeepBest", {"session": "cancelled", "top_k": 1, "top_percent": 0.0}),
     ],
 )
 def test_cancel_in_the_middle_of_scoring(run_node, pictures, cancelling, comfyui_base, node, widgets):

@@ -152,6 +152,23 @@ def test_score_a_folder(run_workflow, fitted):
     assert "broken.png" in by_type(run, prompt, "LatentCriticLoadFolder")["text"][0]
 
 
+def test_overnight_session(run_workflow, fitted):
+    counts = []
+    for seed in range(4):
+        prompt = fitted("overnight_session")
+        keep = next(key for key, node in prompt.items() if node["class_type"] == "LatentCriticKeepBest")
+        prompt[keep]["inputs"]["top_k"] = 1
+        prompt["5"]["inputs"]["seed"] = seed
+        run = run_workflow(prompt)
+        assert run.success, run.error
+        session = run.outputs[keep]["session"][0]
+        counts.append((session["seen"], len(session["best"])))
+        (row,) = run.outputs[keep]["scores"]
+        upscaled = any(prompt[key]["class_type"] == "SaveImage" for key in run.outputs)
+        assert upscaled == row["kept"] == (session["best"][0]["score"] == row["score"])
+    assert counts == [(1, 1), (2, 1), (3, 1), (4, 1)]
+
+
 def test_an_unchanged_workflow_runs_nothing_again(run_workflow, fitted):
     prompt = fitted("score_a_folder")
     assert run_workflow(prompt).success
