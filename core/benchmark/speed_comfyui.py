@@ -1,6 +1,6 @@
 """The rows on a loaded model, in a process of its own that has a ComfyUI on its path.
 
-Run by ``core/hosts/comfyui/launch.py`` with the number of repeats and the file to write the rows to. The model has
+Run by ``core/hosts/comfyui/launch.py`` with the file to write the rows to, repeats and image side. The model has
 random weights and the shape of a smaller SD 1.5: time does not depend on what weights hold.
 """
 
@@ -30,8 +30,8 @@ _LEVELS = (0.2, 0.3, 0.4)
 _TEXTS = 4
 
 
-def comfyui_rows(folder: Path, repeats: int) -> list[SpeedRow]:
-    """Run this module in a process whose path holds the ComfyUI in ``folder``.
+def comfyui_rows(folder: Path, repeats: int, side: int = _SIDE) -> list[SpeedRow]:
+    """Run this module in a process whose path holds the ComfyUI in ``folder``; images are ``side`` pixels square.
 
     Raises:
         BadInput: no ComfyUI there, or it did not start.
@@ -44,7 +44,7 @@ def comfyui_rows(folder: Path, repeats: int) -> list[SpeedRow]:
     with tempfile.TemporaryDirectory() as scratch:
         out = Path(scratch) / "rows.json"
         done = subprocess.run(
-            launch.command(__name__, str(repeats), str(out)),
+            launch.command(__name__, str(out), str(repeats), str(side)),
             cwd=scratch,
             env={**os.environ, "PYTHONPATH": str(folder)},
             capture_output=True,
@@ -57,11 +57,12 @@ def comfyui_rows(folder: Path, repeats: int) -> list[SpeedRow]:
 
 
 def main(arguments: list[str]) -> int:
-    """Measure, and write the rows to the file named second."""
+    """Measure, and write the rows to the file named first."""
     from ..hosts.comfyui import standalone
 
-    rows = measure(*standalone.random_checkpoint(), repeats=int(arguments[0]))
-    Path(arguments[1]).write_text(json.dumps([row.to_dict() for row in rows]), encoding="utf-8")
+    out, repeats, side = arguments
+    rows = measure(*standalone.random_checkpoint(), repeats=int(repeats), side=int(side))
+    Path(out).write_text(json.dumps([row.to_dict() for row in rows]), encoding="utf-8")
     return 0
 
 
