@@ -63,7 +63,7 @@ def test_the_ui_form_fits_the_installed_nodes(story, comfyui, pack):
         assert nodes[source]["outputs"][out]["type"] == kind
         assert number in nodes[source]["outputs"][out]["links"]
         assert nodes[target]["inputs"][into]["link"] == number
-        assert nodes[target]["inputs"][into]["type"] == kind
+        assert kind == "*" or nodes[target]["inputs"][into]["type"] in (kind, "*")
     for node in graph["nodes"]:
         if node["type"] not in NOTES:
             kind = comfyui.NODE_CLASS_MAPPINGS[node["type"]]
@@ -150,6 +150,25 @@ def test_score_a_folder(run_workflow, fitted):
     assert {row["name"] for row in scores} == {"0.png", "1.png", "2.png"}
     assert len(by_type(run, prompt, "SaveImage")["images"]) == 1
     assert "broken.png" in by_type(run, prompt, "LatentCriticLoadFolder")["text"][0]
+
+
+def test_reroll_until_good(run_workflow, fitted, comfyui_base):
+    prompt = fitted("reroll_until_good")
+    gate = next(node for node in prompt.values() if node["class_type"] == "LatentCriticGate")
+    gate["inputs"]["threshold"] = 0.0
+    run = run_workflow(prompt)
+    assert run.success, run.error
+    with Image.open(
+        comfyui_base / "output/LatentCritic" / by_type(run, prompt, "SaveImage")["images"][0]["filename"]
+    ) as f:
+        assert f.size == (96, 96)
+    gate["inputs"]["threshold"] = 100.0
+    run = run_workflow(prompt)
+    assert run.success, run.error
+    with Image.open(
+        comfyui_base / "output/LatentCritic" / by_type(run, prompt, "SaveImage")["images"][0]["filename"]
+    ) as f:
+        assert f.size == (64, 64)
 
 
 def test_overnight_session(run_workflow, fitted):
