@@ -40,7 +40,7 @@ CAP = 200_000
 COLUMNS = ("time", "scorer", "model", "spec", "score", "reason", "seed", "prompt", "image")
 
 
-#: Names the file, or says ``off`` (also ``0``, ``no``, ``false``).
+#: Names the file, or says ``off`` (also ``0``, ``no``, ``false``) or ``on``.
 VARIABLE = "LATENT_CRITIC_HISTORY"
 
 
@@ -49,7 +49,7 @@ def location(default: Path) -> Path | None:
     chosen = os.environ.get(VARIABLE, "").strip()
     if chosen.lower() in ("off", "0", "no", "false"):
         return None
-    return Path(chosen).expanduser() if chosen else default
+    return default if chosen.lower() in ("", "on", "1", "yes", "true") else Path(chosen).expanduser()
 
 
 def in_user_folder(folder: str | Path) -> Path:

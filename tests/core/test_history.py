@@ -11,12 +11,13 @@ import sqlite3
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from latent_critic.core.errors import BadInput, UnreadableFile, UnwritableFile
-from latent_critic.core.history import COLUMNS, Choice, History, Standing
+from latent_critic.core.history import COLUMNS, Choice, History, Standing, location
 from latent_critic.core.records import Score, ScoreBatch, ScoreSpec
 
 JUDGE = ScoreSpec("judge", scale=(0, 100), calibrated_on="photographs")
@@ -247,6 +248,23 @@ def test_bad_input_is_refused(history):
     with pytest.raises(BadInput):
         History(history.path, cap=0)
     assert not history.path.exists()
+
+
+@pytest.mark.parametrize(
+    ("word", "expected"),
+    [
+        ("", "default"),
+        ("on", "default"),
+        ("1", "default"),
+        ("Off", None),
+        ("0", None),
+        ("false", None),
+        ("/a/b", "/a/b"),
+    ],
+)
+def test_the_environment_variable(monkeypatch, word, expected):
+    monkeypatch.setenv("LATENT_CRITIC_HISTORY", word)
+    assert location(Path("default")) == (None if expected is None else Path(expected))
 
 
 def test_it_needs_no_torch(tmp_path):
