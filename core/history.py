@@ -36,6 +36,8 @@ _LAYOUT = Layout(
 #: Scores that a history holds; the oldest go first. About 250 bytes each.
 CAP = 200_000
 
+_COUNT = "SELECT count(*) FROM scores WHERE spec = ? AND value"
+
 #: What :meth:`History.query` gives, in this order.
 COLUMNS = ("time", "scorer", "model", "spec", "score", "reason", "seed", "prompt", "image")
 
@@ -140,7 +142,8 @@ class History:
 
         def work(db: sqlite3.Connection) -> list[Standing | None]:
             keys = [_key(batch.spec, image, text) for _, image, text in entries]
-            found = [_standing(db, batch.spec, score, key) for score, key in zip(batch, keys, strict=True)]
+            among = db.execute(f"{_COUNT} IS NOT NULL", [batch.spec.digest]).fetchone()[0]
+            found = [_standing(db, batch.spec, score, key, among) for score, key in zip(batch, keys, strict=True)]
             _add(
                 db,
                 batch.spec,
@@ -237,14 +240,12 @@ def _add(db: sqlite3.Connection, spec: ScoreSpec, entries: Sequence[tuple[Any, .
     )
 
 
-def _standing(db: sqlite3.Connection, spec: ScoreSpec, score: Score, key: str | None) -> Standing | None:
+def _standing(db: sqlite3.Connection, spec: ScoreSpec, score: Score, key: str | None, among: int) -> Standing | None:
     if score.value is None:
         return None
-    count = "SELECT count(*) FROM scores WHERE spec = ? AND value"
-    among = db.execute(f"{count} IS NOT NULL", [spec.digest]).fetchone()[0]
     worse = "<" if spec.direction == "higher" else ">"
-    below = db.execute(f"{count} {worse} ?", [spec.digest, score.value]).fetchone()[0]
-    equal = db.execute(f"{count} = ?", [spec.digest, score.value]).fetchone()[0]
+    below = db.execute(f"{_COUNT} {worse} ?", [spec.digest, score.value]).fetchone()[0]
+    equal = db.execute(f"{_COUNT} = ?", [spec.digest, score.value]).fetchone()[0]
     # The image's own earlier score is not one of the others.
     own = db.execute("SELECT value FROM scores WHERE key = ?", [key]).fetchone()
     if own is not None and own[0] is not None:
@@ -265,9 +266,12 @@ def _median(db: sqlite3.Connection, digest: str, where: str, values: Sequence[An
 def _prune_to(db: sqlite3.Connection, cap: int) -> None:
     first, last = db.execute("SELECT min(id), max(id) FROM scores").fetchone()
     # Counting reads the whole table; the span of the numbers, which is at least the count, does not.
-    if first is not None and last - first >= cap:
-        db.execute("DELETE FROM scores WHERE id IN (SELECT id FROM scores ORDER BY id DESC LIMIT -1 OFFSET ?)", [cap])
-        _drop_unused(db)
+    if first is None or last - first < cap or db.execute("SELECT count(*) FROM scores").fetchone()[0] <= cap:
+        return
+    # A little more than needed, so that this is seldom done.
+    keep = cap - cap // 20
+    db.execute("DELETE FROM scores WHERE id IN (SELECT id FROM scores ORDER BY id DESC LIMIT -1 OFFSET ?)", [keep])
+    _drop_unused(db)
 
 
 def _drop_unused(db: sqlite3.Connection) -> None:
