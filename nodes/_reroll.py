@@ -27,6 +27,7 @@ class Session:
     Attributes:
         state: Policy, seeds, scores.
         sampling: KSampler's other widgets.
+        prefix: Start of the ids of all nodes that the attempts are made of.
         hint: For the user, shown with the log.
         images: Every candidate [1, H, W, C], in the order of ``state.scores``.
         latents: The latent of each.
@@ -37,6 +38,7 @@ class Session:
 
     state: Rerolls
     sampling: Mapping[str, Any]
+    prefix: str
     hint: str = ""
     images: tuple[torch.Tensor, ...] = ()
     latents: tuple[Latent, ...] = ()

@@ -67,7 +67,9 @@ def outputs(candidates_as_list: bool) -> list[io.Output]:
 
 def attempt_graph(session: Session, links: Mapping[str, Any], seed: int) -> io.NodeOutput:
     """One more attempt and the step that looks at it, whose outputs take the place of the present node's."""
-    graph = GraphBuilder()
+    # ComfyUI's own ids hold those of all nodes around them: after hundreds of attempts they would be thousands of
+    # characters long.
+    graph = GraphBuilder(f"{session.prefix}{len(session.state.attempts)}.")
     counter = graph.node(COUNTER, model=links["model"])
     sampled = graph.node(
         "KSampler",

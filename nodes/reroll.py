@@ -80,8 +80,8 @@ class RerollUntilGood(io.ComfyNode):
             "scheduler": scheduler,
             "denoise": denoise,
         }
-        session = Session(Rerolls(policy, seeds), sampling, "" if scorer else HINT_JUDGE)
         graph = GraphBuilder()
+        session = Session(Rerolls(policy, seeds), sampling, graph.prefix, "" if scorer else HINT_JUDGE)
         judge = scorer or graph.node("LatentCriticQualityJudge").out(0)
         given = (model, positive, negative, latent_image, vae, judge)
         return step_graph(graph, session, dict(zip(LINKS, given, strict=True)))
