@@ -1,6 +1,7 @@
 """Scores as CSV, JSON, JSON lines and PNG text. Used by the nodes and the command line; no torch.
 
-The seven columns are a contract: path, index, score, reason, scorer, scale, direction.
+The seven columns are a contract: path, index, score, reason, scorer, scale, direction. JSON and PNG text also hold
+``warnings``, a list of texts, where a score has any; CSV has no column for them.
 """
 
 from __future__ import annotations
@@ -26,9 +27,10 @@ def row(score: Score, spec: ScoreSpec) -> Row:
     """One score as plain types, with :data:`COLUMNS`.
 
     ``path`` is the score's attribute ``path`` (or ``name``), ``scale`` is [lowest, highest] or None, and exactly one
-    of ``score`` and ``reason`` is None.
+    of ``score`` and ``reason`` is None. ``warnings`` is there only when there are any.
     """
     path = score.attributes.get("path", score.attributes.get("name"))
+    warnings = [str(warning) for warning in score.attributes.get("warnings", ())]
     return {
         "path": None if path is None else printable(str(path)),
         "index": score.index,
@@ -37,6 +39,7 @@ def row(score: Score, spec: ScoreSpec) -> Row:
         "scorer": spec.name,
         "scale": None if spec.scale is None else list(spec.scale),
         "direction": spec.direction,
+        **({"warnings": warnings} if warnings else {}),
     }
 
 

@@ -176,4 +176,4 @@ def _by_part(parts: Sequence[tuple[str, str]]) -> str:
     texts = {text for _, text in parts}
     if len(texts) == 1:
         return texts.pop()
-    return "; ".join(f"{name}: {text}" for name, text in parts if text)
+    return "; ".join(dict.fromkeys(f"{name}: {text.rstrip('. ')}" for name, text in parts if text))

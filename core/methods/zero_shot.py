@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 __all__ = ["DEFAULT_PAIRS", "Pair", "ZeroShot", "ZeroShotOptions"]
 
 _BLIND_TO = (
-    "Never fitted to anyone's ratings: values rank images of one model and mean nothing alone. It does not check "
-    "hands, faces, meaning or whether the picture fits its prompt, and resizing hides pixel-level faults."
+    "hands, faces, meaning, whether the picture fits its prompt, faults that vanish when the picture is resized, "
+    "people's taste (it was fitted to nobody's ratings)"
 )
 _NAN_LATENT = "the VAE gave NaN or infinite latents (half precision overflows in some VAEs: try a bf16 or fp32 VAE)"
 _NAN_OUTPUT = "the model's output held NaN or infinite values (half precision overflowed: try bf16 or fp32)"

@@ -12,7 +12,9 @@ COLUMNS = ("rank", "index", "name", "score", "history", "seed", "kept", "reason"
 
 
 def rows(batch: ScoreBatch, selection: Selection | None = None) -> list[dict[str, Any]]:
-    """One row per image from best to worst, with :data:`COLUMNS`; ``rank`` and ``score`` are None without a score.
+    """One row per image from best to worst: :data:`COLUMNS`, and ``warnings`` (a list of texts).
+
+    ``rank`` and ``score`` are None without a score.
 
     ``index`` is the image's place in the batch that was first scored, ``history`` the percentile among one's own
     earlier scores (None where these are few). ``kept`` is None without a selection.
@@ -32,6 +34,7 @@ def rows(batch: ScoreBatch, selection: Selection | None = None) -> list[dict[str
                 "seed": score.seed,
                 "kept": place in kept if selection else None,
                 "reason": selection.why[place] if selection else (score.reason or ""),
+                "warnings": list(score.attributes.get("warnings", ())),
             }
         )
     return found
@@ -62,18 +65,18 @@ def meaning(batch: ScoreBatch) -> str:
         else "uncalibrated: ranks images, but a single value means nothing"
     )
     line = f"Scorer: {spec.name} ({scale}, {spec.direction} is better, {trust})."
-    return f"{line}\nIt does not see: {spec.blind_to}." if spec.blind_to else line
+    blind = spec.blind_to.rstrip(". ")
+    return f"{line}\nIt does not see: {blind}." if blind else line
 
 
 def report(batch: ScoreBatch, selection: Selection | None = None, hint: str = "") -> str:
-    """The whole report: summary, meaning, table."""
+    """The whole report: summary, meaning, warnings, table."""
     scored = sum(score.ok for score in batch)
     head = f"{scored} of {len(batch)} images scored"
     if selection is not None:
         head += f", {len(selection.kept)} kept, {len(selection.rejected)} rejected"
-    return "\n".join(
-        [f"{head}.", *([hint] if hint else []), meaning(batch), *_standing(batch), "", table(batch, selection)]
-    )
+    above = [f"{head}.", *([hint] if hint else []), meaning(batch), *_standing(batch), *_warnings(batch)]
+    return "\n".join([*above, "", table(batch, selection)])
 
 
 def _standing(batch: ScoreBatch) -> list[str]:
@@ -82,6 +85,23 @@ def _standing(batch: ScoreBatch) -> list[str]:
     if not counts:
         return []
     return [f"history: the percentile among your {max(counts)} earlier scores by this scorer, settings and model."]
+
+
+def _warnings(batch: ScoreBatch, most: int = 8) -> list[str]:
+    """Each warning once, with the images that it is about."""
+    about: dict[str, list[int]] = {}
+    for score in batch:
+        for warning in score.attributes.get("warnings", ()):
+            about.setdefault(warning, []).append(score.index)
+    return [f"Warning ({_images(indices, len(batch), most)}): {warning}" for warning, indices in about.items()]
+
+
+def _images(indices: Sequence[int], of: int, most: int) -> str:
+    """Which images, in words: all of several, or the first few by index."""
+    if 1 < of == len(indices):
+        return "all images"
+    more = f" and {len(indices) - most} more" if len(indices) > most else ""
+    return f"image{'s' if len(indices) > 1 else ''} {', '.join(map(str, indices[:most]))}{more}"
 
 
 def why_empty(batch: ScoreBatch, selection: Selection, side: str, most: int = 4) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -82,3 +83,12 @@ def test_png_text_survives_a_png_file(tmp_path):
 def test_a_foreign_csv_is_refused():
     with pytest.raises(BadInput, match="heading"):
         from_csv("a,b\n1,2\n")
+
+
+def test_warnings_travel_in_json_and_png_text_and_leave_the_csv_columns_alone():
+    warned = Score(1.0, 0, attributes={"path": "a.png", "warnings": ["a tap was silent"]})
+    found = ScoreBatch(ScoreSpec("zero_shot"), (warned, Score(2.0, 1, attributes={"path": "b.png"})))
+    assert [row.get("warnings") for row in json.loads(to_json(found))] == [["a tap was silent"], None]
+    assert "silent" in to_jsonl(found).splitlines()[0]
+    assert json.loads(png_text(found, 0)[PNG_KEY])["warnings"] == ["a tap was silent"]
+    assert to_csv(found) == to_csv(ScoreBatch(found.spec, (replace(warned, attributes={"path": "a.png"}), found[1])))

@@ -1,6 +1,7 @@
 """Blending: fixed scales, missing parts, weights, and when a blend stays calibrated."""
 
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -60,6 +61,13 @@ def test_uncalibrated_blend_by_hand():
     assert result.spec.needs == ("image", "model")
     assert result.spec.backbone == "abc"
     assert "judge: hands" in result.spec.blind_to
+
+
+def test_what_the_parts_do_not_see_is_said_once():
+    """Two scorers of one kind say the same, whatever their settings."""
+    found = blended_spec([MODEL, PHOTOS, replace(MODEL, settings={"side": 64})]).blind_to
+    assert found == "zero_shot: faces; judge: hands"
+    assert blended_spec([replace(MODEL, blind_to="faces."), PHOTOS]).blind_to == "zero_shot: faces; judge: hands"
 
 
 @given(values, st.floats(0.01, 10), st.floats(0.01, 10))

@@ -225,7 +225,10 @@ def test_spec_is_uncalibrated_and_says_all_that_changes_a_value(backbone):
     assert spec.settings["sigmas"] == pytest.approx([sigma_of_timestep(t) for t in (21, 57, 93)])
     assert "not measured" in spec.settings["centre_and_spread"]
     assert "128×128" in spec.size_policy
-    assert spec.blind_to
+    assert "hands" in spec.blind_to
+    assert (
+        "." not in spec.blind_to
+    )  # a list of nouns: "It does not see: …" begins the sentence, and its full stop ends it
     assert ScoreSpec.from_dict(json.loads(json.dumps(spec.to_dict()))) == spec
     json.dumps(scorer.score(pictures((64, 64))).to_dict())
 

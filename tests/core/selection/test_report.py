@@ -58,3 +58,21 @@ def test_the_percentile_of_ones_own_history_has_a_column_where_it_is_known():
     assert "84 %" in table(found)
     assert "history: the percentile among your 57 earlier scores" in report(found)
     assert "history" not in report(SCORES)
+
+
+def test_what_a_scorer_does_not_see_reads_as_one_sentence():
+    loose = ScoreBatch(ScoreSpec("zero_shot", blind_to="hands, faces."), (Score(0.1, 0),))
+    assert "It does not see: hands, faces." in report(loose)
+    assert ".." not in report(loose)
+
+
+def test_every_warning_is_reported_once_with_its_images():
+    warned = {"warnings": ["a tap was silent"]}
+    scores = (Score(1.0, 3, attributes=warned), Score(2.0, 5), Score(3.0, 8, attributes=warned))
+    batch = ScoreBatch(SPEC, scores)
+    assert [row["warnings"] for row in rows(batch)] == [["a tap was silent"], [], ["a tap was silent"]]
+    assert "Warning (images 3, 8): a tap was silent" in report(batch)
+    assert report(batch).count("silent") == 1
+    assert "Warning (image 8):" in report(batch.take([1, 2]))
+    assert "Warning (all images):" in report(batch.take([0, 2]))
+    assert "Warning" not in report(SCORES)
