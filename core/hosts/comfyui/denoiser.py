@@ -1,7 +1,8 @@
 """One denoiser call on the user's MODEL, through ComfyUI's own guider and sampler.
 
 That way LoRA, ModelSampling nodes, hooks, wrappers, loading, device moves and clean-up are ComfyUI's own. What belongs
-to guidance is left out: a judge wants the network's estimate, not what PAG or a rescaled CFG makes of it.
+to guidance is left out: a judge wants the network's estimate, not what PAG or a rescaled CFG makes of it. So are
+context windows, which split a batch of frames: the rows here are pictures that have nothing to do with each other.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from ...backbone.contracts import Conditioning
 from .gradients import usable
+from .randomness import repeatable
 
 _GUIDANCE = (
     "sampler_cfg_function",
@@ -23,6 +25,7 @@ _GUIDANCE = (
     "disable_cfg1_optimization",
     "denoise_mask_function",
 )
+_WINDOWS = ("ContextWindows_prepare_sampling", "ContextWindows_sampler_sample")
 
 
 class _Unguided(samplers.CFGGuider):
@@ -33,10 +36,13 @@ class _Unguided(samplers.CFGGuider):
 
 
 def own_clone(model: Any) -> model_patcher.ModelPatcher:
-    """A clone of the user's model (it shares the weights) without guidance."""
+    """A clone of the user's model (it shares the weights) without guidance and context windows."""
     clone = model.clone()
-    for name in _GUIDANCE:
+    for name in (*_GUIDANCE, "context_handler"):
         clone.model_options.pop(name, None)
+    for wrappers in clone.wrappers.values():
+        for key in _WINDOWS:
+            wrappers.pop(key, None)
     return clone
 
 
@@ -50,6 +56,8 @@ def host_conditions(conditioning: Conditioning) -> list[Any]:
 
 def denoise(patcher: Any, z_t: Tensor, sigma: Tensor, conditioning: Conditioning) -> Tensor:
     """Noised latents [N, C, h, w] at sigma [N] → the clean estimate, on the model's device.
+
+    Patches that draw random numbers (token merging, tiling) draw the same ones in every call.
 
     Raises:
         comfy.model_management.InterruptProcessingException: the user pressed cancel; never swallowed here.
@@ -68,6 +76,6 @@ def denoise(patcher: Any, z_t: Tensor, sigma: Tensor, conditioning: Conditioning
     guider.set_positive(usable(conditions) if wanted else conditions)
     guider.set_cfg(1.0)
     levels = torch.tensor([float(sigma.max()), 0.0])
-    with torch.set_grad_enabled(wanted and z_t.requires_grad):
+    with repeatable(patcher.load_device), torch.set_grad_enabled(wanted and z_t.requires_grad):
         guider.sample(z_t, torch.zeros_like(z_t), samplers.KSAMPLER(call_once), levels, disable_pbar=True, seed=0)
     return found[0]
