@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import math
 import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import folder_paths
 from comfy.cli_args import args
@@ -22,10 +24,10 @@ from ..core.records import Score
 TOKENS = ("score", "rank", "index", "seed", "name")
 
 
-def expand(pattern: str, score: Score, rank: int) -> str:
-    """A file-name pattern with this image's score (two digits before the point, two after), rank and so on put in."""
+def expand(pattern: str, score: Score, rank: int, scale: tuple[float, float] | None) -> str:
+    """A file-name pattern with this image's score, rank and so on put in; the score is written by :func:`_numeral`."""
     values = {
-        "score": "unscored" if score.value is None else f"{score.value:05.2f}",
+        "score": "unscored" if score.value is None else _numeral(score.value, scale),
         "rank": f"{rank:03d}",
         "index": f"{score.index:03d}",
         "seed": "none" if score.seed is None else str(score.seed),
@@ -36,14 +38,34 @@ def expand(pattern: str, score: Score, rank: int) -> str:
     return pattern
 
 
+def _numeral(value: float, scale: tuple[float, float] | None) -> str:
+    """A score in a file name.
+
+    On a scale from 0 of 10 or more: "07.50", "81.25", as wide as its highest value, so that files sort by score. On
+    any other scale with a sign and four significant digits, which tell near scores apart: "+0.1134", "-0.002834".
+    """
+    if scale is None or scale[0] < 0 or scale[1] < 10:
+        return f"{value:+#.4g}"
+    # 100 gets two digits like the rest of its scale.
+    whole = len(f"{max(1, math.ceil(scale[1]) - 1):d}")
+    return f"{value:0{whole + 3}.2f}"
+
+
 def folder_and_stem(pattern: str, width: int, height: int) -> tuple[Path, str, int, str]:
     """A pattern → folder, start of the file name, first number to try, folder relative to ComfyUI's output folder.
 
+    A link inside the output folder is followed, wherever it leads: only the path as it is written has to stay inside,
+    which is ComfyUI's own rule.
+
     Raises:
-        BadInput: the pattern leads out of the output folder.
+        BadInput: the pattern leads out of the output folder, or is no file name.
+        UnwritableFile: its folder cannot be made.
     """
     output = folder_paths.get_output_directory()
-    if not Path(output, pattern).resolve().is_relative_to(Path(output).resolve()):
+    if "\0" in pattern:
+        raise BadInput("a file name", repr(pattern), "Take the NUL character out of it.")
+    base = Path(os.path.normpath(Path(output).absolute()))
+    if not Path(os.path.normpath(base / pattern)).is_relative_to(base):
         raise BadInput("a file name inside ComfyUI's output folder", pattern, "Leave out '..' and absolute paths.")
     try:
         folder, stem, counter, subfolder, _ = folder_paths.get_save_image_path(pattern, output, width, height)
@@ -105,15 +127,18 @@ def comfyui_texts(hidden: Any) -> dict[str, str]:
 def append(path: Path, text: str, header: str = "") -> None:
     """Add whole lines to a log, with a header where the file is new; on any error the log is as it was.
 
+    A last line that was left without an end, as by an editor, gets one first.
+
     Raises:
         UnwritableFile: the disk is full, or the file cannot be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("ab") as log:
-            before = log.tell()
+        with path.open("ab+") as log:
+            before = log.seek(0, os.SEEK_END)
+            start = header if before == 0 else "" if _ends_its_line(log) else "\n"
             try:
-                log.write(((header if before == 0 else "") + text).encode())
+                log.write((start + text).encode())
                 log.flush()
                 os.fsync(log.fileno())
             except OSError:
@@ -123,8 +148,17 @@ def append(path: Path, text: str, header: str = "") -> None:
         raise unwritable(path, error) from error
 
 
+def _ends_its_line(log: BinaryIO) -> bool:
+    """Whether a log that is not empty ends with a line feed."""
+    log.seek(-1, os.SEEK_END)
+    return log.read(1) == b"\n"
+
+
 def unwritable(path: Path, error: OSError) -> UnwritableFile:
     """The error for the user when a file could not be written."""
+    if error.errno in (errno.ENAMETOOLONG, errno.EINVAL):
+        shown = path.name if len(path.name) <= 60 else f"{path.name[:57]}…"
+        return UnwritableFile(f"to write {shown}", error.strerror or str(error), "Use a shorter and plainer file name.")
     return UnwritableFile(
         f"to write {path.name}",
         error.strerror or str(error),

@@ -49,7 +49,7 @@ def _picture(images: Stack, batch: ScoreBatch, place: int, texts: Mapping[str, s
     def save(folder: Path, number: int) -> Path:
         comfy.model_management.throw_exception_if_processing_interrupted()
         own = {**texts, **png_text(batch.take([place]), 0), PIXELS_KEY: pixels}
-        with new_file(folder, expand("%score%", batch[place], 0), number) as (temporary, final):
+        with new_file(folder, expand("%score%", batch[place], 0, batch.spec.scale), number) as (temporary, final):
             write_png(temporary, to_picture(rgb(images.channels_first()[place])), own)
         return final
 

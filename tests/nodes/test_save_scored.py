@@ -72,12 +72,13 @@ def test_the_log_grows_line_by_line(run_node, pictures, scorer, output, form):
         list(csv.DictReader(text.splitlines())) if form == "csv" else [json.loads(line) for line in text.splitlines()]
     )
     assert len(rows) == 4
-    assert all("x_0000" in json.dumps(row) for row in rows)
+    assert ["x_0000" in json.dumps(row) for row in rows] == [True, False, True, False]
+    assert all("NaN" in json.dumps(row) for row in (rows[1], rows[3]))
 
 
-def test_every_size_channel_count_and_broken_image_is_saved(run_node, scorer, output):
+def test_every_size_and_channel_count_is_saved(run_node, scorer, output):
     _, name = output
-    images = [torch.rand(1, 20, 30, 1), torch.rand(1, 16, 16, 4), torch.full((1, 8, 8, 3), float("nan"))]
+    images = [torch.rand(1, 20, 30, 1), torch.rand(1, 16, 16, 4), torch.rand(1, 4, 4, 3)]
     widgets = {"filename_pattern": f"{name}/%score%", "log": "none"}
     run = run_node(SAVE, widgets, images=images, scorer=[scorer()])
     assert run.success, run.error
@@ -86,8 +87,92 @@ def test_every_size_channel_count_and_broken_image_is_saved(run_node, scorer, ou
         with Image.open(file) as saved:
             saved.load()
             sizes.append(saved.size)
-    assert sizes == [(30, 20), (16, 16), (8, 8)]
+    assert sizes == [(30, 20), (16, 16), (4, 4)]
     assert Path(run.kept["files"][2]).name.startswith("unscored")
+
+
+def test_a_picture_with_nan_is_never_saved_black_but_left_out_and_named(run_node, pictures, scorer, output):
+    folder, name = output
+    widgets = {"filename_pattern": f"{name}/x", "log": "none"}
+    run = run_node(SAVE, widgets, images=[pictures([0.2, None, 0.4])], scorer=[scorer()])
+    assert run.success, run.error
+    assert run.kept["saved_count"] == [2]
+    assert len(list(folder.glob("*.png"))) == 2
+    assert "Image 1 was not saved: it holds NaN" in run.ui["text"][0]
+    run = run_node(SAVE, widgets, images=[pictures([None])], scorer=[scorer()])
+    assert run.success, run.error
+    assert "No image was saved" in run.blocked["files"]
+    assert len(list(folder.glob("*.png"))) == 2
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl"])
+def test_a_log_that_cannot_be_written_costs_no_picture(run_node, pictures, scorer, output, form, caplog):
+    folder, name = output
+    (folder / f"latent_critic.{form}").mkdir(parents=True)
+    widgets = {"filename_pattern": f"{name}/x", "log": form}
+    run = run_node(SAVE, widgets, images=[pictures([0.2, 0.4, 0.6])], scorer=[scorer()])
+    assert run.success, run.error
+    assert len(run.kept["files"]) == len(list(folder.glob("*.png"))) == 3
+    assert f"The pictures are saved, but the log in {folder} is not" in run.ui["text"][0]
+    assert "the log in" in caplog.text
+
+
+def test_what_was_saved_before_the_disk_filled_up_is_logged(run_node, pictures, scorer, output, monkeypatch, pack):
+    folder, name = output
+    save = Image.Image.save
+    calls = []
+
+    def once(self, *given, **named):
+        calls.append(self)
+        if len(calls) > 1:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return save(self, *given, **named)
+
+    monkeypatch.setattr(Image.Image, "save", once)
+    widgets = {"filename_pattern": f"{name}/x", "log": "csv"}
+    run = run_node(SAVE, widgets, images=[pictures([0.2, 0.4, 0.6])], scorer=[scorer()])
+    monkeypatch.undo()
+    assert "UnwritableFile" in run.error
+    assert len(list(folder.glob("*.png"))) == 1
+    assert len((folder / "latent_critic.csv").read_text(encoding="utf-8").splitlines()) == 2
+
+
+def test_a_last_line_without_an_end_does_not_swallow_the_next(pack, tmp_path):
+    log = tmp_path / "log.csv"
+    log.write_text("number\n1", encoding="utf-8")
+    pack("nodes._saving").append(log, "2\n", "number\n")
+    assert log.read_text(encoding="utf-8") == "number\n1\n2\n"
+
+
+def test_a_link_in_the_output_folder_may_lead_to_another_disk(run_node, pictures, scorer, comfyui_base, tmp_path):
+    (comfyui_base / "output" / "linked away").symlink_to(tmp_path)
+    widgets = {"filename_pattern": "linked away/x", "log": "csv"}
+    run = run_node(SAVE, widgets, images=[pictures([0.2])], scorer=[scorer()])
+    assert run.success, run.error
+    assert (tmp_path / "x_00001_.png").is_file()
+
+
+@pytest.mark.parametrize(
+    ("values", "scale", "expected"),
+    [
+        ((7.5, 81.25, 100.0), (0.0, 100.0), ["07.50", "81.25", "100.00"]),
+        ((7.5,), (0.0, 10.0), ["7.50"]),
+        ((0.1134, -0.1134, -0.002834, 1.5), None, ["+0.1134", "-0.1134", "-0.002834", "+1.500"]),
+        ((0.51234,), (0.0, 1.0), ["+0.5123"]),
+    ],
+)
+def test_scores_in_file_names_are_told_apart(pack, values, scale, expected):
+    expand, score = pack("nodes._saving").expand, pack("core.records").Score
+    assert [expand("%score%", score(value, 0), 1, scale) for value in values] == expected
+
+
+def test_names_that_are_no_file_names_say_so(run_node, pictures, scorer):
+    run = run_node(SAVE, {"filename_pattern": "a\0b", "log": "none"}, images=[pictures([0.2])], scorer=[scorer()])
+    assert "BadInput" in run.error
+    assert "NUL" in run.error
+    run = run_node(SAVE, {"filename_pattern": "x" * 300, "log": "none"}, images=[pictures([0.2])], scorer=[scorer()])
+    assert "Use a shorter" in run.error
+    assert "Free some space" not in run.error
 
 
 @pytest.mark.parametrize("pattern", ["../outside", "a/../../outside", "/elsewhere/outside", "%name%/x"])
