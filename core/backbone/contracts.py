@@ -8,7 +8,7 @@ conditioning, so callers batch prompts and noise levels freely.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -109,6 +109,14 @@ class Backbone(Protocol):
     @property
     def fingerprint(self) -> Fingerprint:
         """A dtype-tolerant sketch of the unpatched weights."""
+        ...
+
+    @property
+    def identity(self) -> Mapping[str, str]:
+        """What else than :attr:`fingerprint` decides a value, as short texts to compare: patches, text encoder, VAE.
+
+        Equal for two backbones that were set up alike. It is cheap to read.
+        """
         ...
 
     def encode(

@@ -78,6 +78,7 @@ class ZeroShot:
                 "sigmas": self._sigmas,
                 **options.to_dict(),
                 "taps": [tap.name for tap in self._taps],
+                "identity": dict(self._backbone.identity),
             },
         )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from ...backbone.fingerprint import Fingerprint
 from ...errors import BadInput
 from . import denoiser, facts, gradients, memory
 from .autoencoder import Autoencoder
+from .identity import identity
 from .tapping import Tapping
 from .text import TextEncoder
 from .unet_taps import context_width, unet_taps
@@ -53,12 +54,12 @@ class ComfyBackbone:
         unet = model.model.diffusion_model
         taps = unet_taps(unet)
         self._family = recognise(found, tuple(taps.order))
-        self._model = model
-        self._fingerprint: Fingerprint | None = None
+        self._model, self._clip, self._loaded_vae = model, clip, vae
         self._patcher = denoiser.own_clone(model)
         self._tapping = Tapping(taps, self._family.latent_channels)
         self._tapping.install(self._patcher)
         self._fingerprint: Fingerprint | None = None
+        self._identity: Mapping[str, str] | None = None
         self._text = None if clip is None else TextEncoder(clip, self._family, context_width(unet), _pooled_width(unet))
         self._vae = None if vae is None else Autoencoder(vae, model.model, self._family)
 
@@ -73,6 +74,13 @@ class ComfyBackbone:
         if self._fingerprint is None:
             self._fingerprint = facts.fingerprint(self._model, self._family.name)
         return self._fingerprint
+
+    @property
+    def identity(self) -> Mapping[str, str]:
+        """What else decides a value: patches on the model, the CLIP and how it is set up, the VAE; read once."""
+        if self._identity is None:
+            self._identity = identity(self._model, self._clip, self._loaded_vae)
+        return self._identity
 
     @property
     def device(self) -> torch.device:
@@ -147,9 +155,7 @@ class ComfyBackbone:
     ) -> Tensor:
         _check(z_t, sigma, conditioning, self._family)
         call = 0 if recorder is None else recorder.calls
-        out = torch.empty(z_t.shape, device=self.device)
         parts: list[tuple[list[int], Tensor]] = []
-
         z_t = z_t.float()
         for rows in _same_length(conditioning):
 
@@ -164,6 +170,7 @@ class ComfyBackbone:
             recorder.calls += 1
         if len(parts) == 1:
             return parts[0][1]
+        out = torch.empty(z_t.shape, device=self.device)
         for part, x0 in parts:
             out[part] = x0
         return out

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from comfy import model_sampling
 from comfy.quant_ops import QuantizedTensor
 from torch import Tensor
@@ -42,25 +43,35 @@ def _prediction(sampling: Any) -> str:
 
 
 def fingerprint(model: Any, family: str) -> Fingerprint:
-    """Sketch the unpatched weights of a ModelPatcher, reading a few hundred values.
+    """Sketch the unpatched weights of a MODEL's denoiser, reading a few hundred values."""
+    return sketch_of(model, model.model.diffusion_model, family, _PREFIX)
+
+
+def sketch_of(patcher: Any, network: torch.nn.Module, name: str, prefix: str = "") -> Fingerprint:
+    """Sketch the unpatched weights of a network that a ModelPatcher holds under ``prefix``.
 
     Patched weights lie in place of the originals, which ComfyUI keeps in the patcher's backup.
     """
     weights = {
-        name: parameter
-        for name, parameter in model.model.diffusion_model.named_parameters()
+        key: parameter
+        for key, parameter in network.named_parameters()
         if parameter.ndim >= 2 and parameter.dtype.is_floating_point
     }
 
-    def read(name: str, where: Sequence[int]) -> list[float]:
-        weight = _original(model, _PREFIX + name, weights[name]).detach()
-        flat = (weight.dequantize() if isinstance(weight, QuantizedTensor) else weight).reshape(-1)
-        # One by one: a gather on fp8 is not implemented everywhere, single values are.
-        return [float(flat[place].float()) for place in where]
+    def read(key: str, where: Sequence[int]) -> list[float]:
+        return values_at(_original(patcher, prefix + key, weights[key]), where)
 
-    values = sketch([(name, weight.numel()) for name, weight in weights.items()], read) if weights else ()
+    values = sketch([(key, weight.numel()) for key, weight in weights.items()], read) if weights else ()
     coarse = any(isinstance(weight.data, QuantizedTensor) or weight.element_size() < 2 for weight in weights.values())
-    return Fingerprint(family, values, is_patched(model), coarse)
+    return Fingerprint(name, values, is_patched(patcher), coarse)
+
+
+def values_at(tensor: Tensor, where: Sequence[int]) -> list[float]:
+    """Values at flat places of a tensor of any dtype."""
+    tensor = tensor.detach()
+    flat = (tensor.dequantize() if isinstance(tensor, QuantizedTensor) else tensor).reshape(-1)
+    # One by one: a gather on fp8 is not implemented everywhere, single values are.
+    return [float(flat[place].float()) for place in where]
 
 
 def _original(model: Any, key: str, weight: Tensor) -> Tensor:

@@ -59,6 +59,7 @@ class TinyBackbone:
         self.rows = []
         self.family = Family("tiny", prediction, 4, 8, 64, "none", TAPS)
         self.fingerprint = Fingerprint("tiny", (0.5, -0.5))
+        self.identity = {"model": "plain"}
 
     def encode(self, pixels, *, value_range=(-1.0, 1.0), sample=None):
         self.calls["encode"] += 1

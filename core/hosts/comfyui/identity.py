@@ -1,0 +1,101 @@
+"""What else than the checkpoint decides a value: the patches on MODEL, and which CLIP and VAE stand beside it.
+
+All of it is short text that can be compared, and the same in two runs: values are read from fixed places, and nothing
+depends on where an object lies in memory.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from torch import Tensor
+
+from . import facts
+
+#: Patched weights looked at, and values read from each of their tensors.
+_KEYS, _VALUES = 16, 8
+
+
+def identity(model: Any, clip: Any, vae: Any) -> dict[str, str]:
+    """Text for each of MODEL, CLIP and VAE (those that are given).
+
+    ``model``: a digest of weight patches (every key and strength, a sample of the values) and of the names of the
+    functions that nodes hung on; ``plain`` without any. What such a function holds inside (FreeU's factors, say)
+    cannot be read. ``clip``: a sketch of the weights, the digest of its patches, the layer it stops at and its
+    tokenizer's options. ``vae``: a sketch of the weights.
+    """
+    found = {"model": _set_up(model)}
+    if clip is not None:
+        layer = "last" if clip.layer_idx is None else str(clip.layer_idx)
+        options = _digest(clip.tokenizer_options) if clip.tokenizer_options else "plain"
+        found["clip"] = _weights(clip.patcher, "clip")
+        found["clip_set_up"] = f"layer {layer}, patches {_set_up(clip.patcher)}, tokenizer {options}"
+    if vae is not None:
+        found["vae"] = _weights(vae.patcher, "vae")
+    return found
+
+
+def _weights(patcher: Any, name: str) -> str:
+    return facts.sketch_of(patcher, patcher.model, name).to_text()
+
+
+def _set_up(patcher: Any) -> str:
+    """The digest of everything that nodes put on a ModelPatcher."""
+    patches = patcher.patches
+    keys = sorted(patches, key=str)
+    told = {
+        "strengths": [(str(key), [(patch[0], patch[2]) for patch in patches[key]]) for key in keys],
+        "values": [_plain(patches[key]) for key in keys[:: max(1, len(keys) // _KEYS)]],
+        "hooks": [_plain(list(of_key.values())) for of_key in patcher.hook_patches.values()],
+        "wrapped": {str(key): _plain(list(found)) for key, found in patcher.weight_wrapper_patches.items()},
+        "injections": sorted(map(str, patcher.injections)),
+        "objects": {str(key): type(value).__name__ for key, value in patcher.object_patches.items()},
+        "functions": list(_functions(patcher.model_options)),
+        "wrappers": list(_functions(patcher.wrappers)),
+    }
+    return _digest(told) if any(told.values()) else "plain"
+
+
+def _digest(value: Any) -> str:
+    text = json.dumps(_plain(value), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _plain(value: Any) -> Any:
+    """The same structure out of numbers and texts; tensors by shape and a few values, functions by name."""
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, Tensor):
+        return [list(value.shape), facts.values_at(value, _places(value.numel()))]
+    if isinstance(value, Mapping):
+        return {str(key): _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    if hasattr(value, "weights"):  # ComfyUI's adapters: LoRA, LoHa, OFT …
+        return [type(value).__name__, _plain(list(value.weights))]
+    return _name(value)
+
+
+def _places(size: int) -> list[int]:
+    return [(2 * i + 1) * size // (2 * _VALUES) for i in range(_VALUES)] if size else []
+
+
+def _functions(value: Any) -> Iterator[str]:
+    """Where in a structure which functions and objects are."""
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from (f"{key}.{found}" for found in _functions(inner))
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from _functions(inner)
+    elif callable(value):
+        yield _name(value)
+
+
+def _name(value: Any) -> str:
+    """The name of a function or of an object's type; without addresses, which differ from run to run."""
+    named = value if hasattr(value, "__qualname__") else type(value)
+    return f"{named.__module__}.{named.__qualname__}"

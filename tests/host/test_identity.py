@@ -1,0 +1,97 @@
+"""Two scorers have one spec exactly when they were set up alike."""
+
+import time
+
+import pytest
+import torch
+
+pytestmark = pytest.mark.host
+KEY = "diffusion_model.middle_block.1.transformer_blocks.0.attn2.to_k.weight"
+CLIP_KEY = "clip_l.transformer.text_model.encoder.layers.0.mlp.fc1.weight"
+
+
+def lora(model, strength, value=0.05):
+    """A LoRA of rank 1 on one layer, as ComfyUI's loader gives it."""
+    from comfy.weight_adapter import LoRAAdapter
+
+    rows, columns = dict(model.model.named_parameters())[KEY].shape
+    up, down = torch.full((rows, 1), value), torch.ones(1, columns)
+    patched = model.clone()
+    assert patched.add_patches({KEY: LoRAAdapter(set(), (up, down, 1.0, None, None, None))}, strength)
+    return patched
+
+
+def clip_lora(clip, strength):
+    patched = clip.clone()
+    weight = dict(clip.patcher.model.named_parameters())[CLIP_KEY]
+    assert patched.add_patches({CLIP_KEY: ("diff", (torch.full_like(weight, 0.05),))}, strength)
+    return patched
+
+
+def at_layer(clip, layer):
+    clone = clip.clone()
+    clone.clip_layer(layer)
+    return clone
+
+
+def free_u(model):
+    from comfy_extras.nodes_freelunch import FreeU_V2
+
+    made = FreeU_V2.execute(model, 1.3, 1.4, 0.9, 0.2) if hasattr(FreeU_V2, "execute") else None
+    return made.args[0] if made is not None else FreeU_V2().patch(model, 1.3, 1.4, 0.9, 0.2)[0]
+
+
+@pytest.fixture
+def set_ups(tiny):
+    """Name → (MODEL, CLIP, VAE), all built anew."""
+    model, clip = (lambda: tiny.model("sd15")), (lambda: tiny.clip("sd15"))
+    return {
+        "plain": lambda: (model(), clip(), tiny.vae()),
+        "LoRA .5": lambda: (lora(model(), 0.5), clip(), tiny.vae()),
+        "LoRA 5": lambda: (lora(model(), 5.0), clip(), tiny.vae()),
+        "another LoRA": lambda: (lora(model(), 0.5, 0.06), clip(), tiny.vae()),
+        "two LoRAs": lambda: (lora(lora(model(), 0.5), 0.5), clip(), tiny.vae()),
+        "another model": lambda: (tiny.model("sd15", 1), clip(), tiny.vae()),
+        "FreeU": lambda: (free_u(model()), clip(), tiny.vae()),
+        "another VAE": lambda: (model(), clip(), tiny.vae(7)),
+        "another CLIP": lambda: (model(), tiny.clip("sd15", 9), tiny.vae()),
+        "CLIP layer": lambda: (model(), at_layer(clip(), -2), tiny.vae()),
+        "LoRA on CLIP": lambda: (model(), clip_lora(clip(), 0.5), tiny.vae()),
+        "stronger LoRA on CLIP": lambda: (model(), clip_lora(clip(), 0.8), tiny.vae()),
+    }
+
+
+def scorer(parts):
+    from latent_critic.core.hosts.comfyui.backbone import ComfyBackbone
+    from latent_critic.core.methods.zero_shot import ZeroShot, ZeroShotOptions
+
+    return ZeroShot(ComfyBackbone(*parts), options=ZeroShotOptions(side=64, timesteps=(57,)))
+
+
+def test_specs_are_equal_for_equal_set_ups_only(set_ups):
+    specs = {name: scorer(build()).spec for name, build in set_ups.items()}
+    for name, build in set_ups.items():
+        again = scorer(build()).spec
+        assert [other for other, spec in specs.items() if spec == again] == [name]
+
+
+@pytest.mark.parametrize("name", ["LoRA .5", "LoRA on CLIP", "CLIP layer"])
+def test_scoring_changes_no_spec(set_ups, name):
+    parts = set_ups[name]()
+    judge = scorer(parts)
+    before = judge.spec
+    batch = judge.score([torch.rand(3, 64, 64, generator=torch.Generator().manual_seed(1))])
+    assert batch.spec == judge.spec == before
+    assert scorer(parts).spec == before  # read from weights that now lie loaded and patched
+
+
+def test_it_is_read_in_milliseconds(set_ups):
+    from latent_critic.core.hosts.comfyui.backbone import ComfyBackbone
+
+    backbones = [ComfyBackbone(*set_ups["LoRA .5"]()) for _ in range(3)]
+    times = []
+    for backbone in backbones:
+        start = time.perf_counter()
+        assert set(backbone.identity) == {"model", "clip", "clip_set_up", "vae"}
+        times.append(time.perf_counter() - start)
+    assert min(times) < 0.1
