@@ -22,6 +22,9 @@ _BACKWARD_FACTOR = 3.0
 class Autoencoder:
     """The user's VAE, for one diffusion model.
 
+    The check at the door is one of shapes. A VAE of another family with latents of the same shape (SDXL's on an SD 1.5
+    model, say) passes it, and gives scores that mean nothing: nothing in a VAE's weights says whose it is.
+
     Sizes that are no multiple of the stride are cropped at the centre, as ComfyUI's own VAE Encode does: fewer than
     ``stride`` pixels in all along each side.
 
