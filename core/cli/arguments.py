@@ -36,6 +36,7 @@ def add_images(parser: argparse.ArgumentParser) -> None:
 def add_scorer(parser: argparse.ArgumentParser) -> None:
     """What scores, where, and how much at once."""
     parser.add_argument("--scorer", default="judge", metavar="NAME", help="see latent-critic methods (default: judge)")
+    add_weights(parser)
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps (default: a GPU when there is one)")
     parser.add_argument("--batch", type=int, default=8, metavar="N", help="images at once; changes no score")
     parser.add_argument(
@@ -44,6 +45,13 @@ def add_scorer(parser: argparse.ArgumentParser) -> None:
         const=JOURNAL,
         metavar="FILE",
         help=f"keep a journal (no FILE: {JOURNAL}) and take from it what was scored: a run that was stopped goes on",
+    )
+
+
+def add_weights(parser: argparse.ArgumentParser) -> None:
+    """``--weights FILE``: a judge of one's own."""
+    parser.add_argument(
+        "--weights", metavar="FILE", help="a judge from latent-critic train judge (default: the built-in one)"
     )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import BadInput
-from .arguments import Subparsers, add_json, check_targets, command
+from .arguments import Subparsers, add_json, add_weights, check_targets, command
 
 if TYPE_CHECKING:
     from ..benchmark.runner import BenchmarkRow
@@ -48,6 +48,7 @@ def add(subparsers: Subparsers) -> None:
         "--scale", nargs=2, type=float, default=(0.0, 100.0), metavar=("WORST", "BEST"), help="csv: ends of the ratings"
     )
     parser.add_argument("--scorer", action="append", metavar="NAME", help="may be repeated (default: judge)")
+    add_weights(parser)
     parser.add_argument("--device", default="auto", help="cpu, cuda … (default: a GPU when there is one)")
     parser.add_argument("--batch", type=int, default=16, metavar="N", help="images at once; changes no score")
     parser.add_argument("--resamples", type=int, default=1000, metavar="N", help="bootstrap samples (default: 1000)")
@@ -72,7 +73,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise BadInput("--batch and --resamples of at least 1", got, "Raise them.")
     split = arguments.split or ("all" if arguments.data == "csv" else "test")
     data = _load(arguments).part(split)
-    scorers = [load_scorer(name, arguments.device) for name in arguments.scorer or ["judge"]]
+    scorers = [load_scorer(name, arguments.device, arguments.weights) for name in arguments.scorer or ["judge"]]
     request = BenchmarkRequest(
         data, split, scorers, arguments.resamples, arguments.seed, Path(arguments.log), arguments.batch
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import BadInput
@@ -11,11 +12,12 @@ if TYPE_CHECKING:
     from ..methods.contract import Scorer
 
 
-def load_scorer(name: str, device: str = "auto") -> Scorer:
-    """A scorer on a device.
+def load_scorer(name: str, device: str = "auto", weights: str | Path | None = None) -> Scorer:
+    """A scorer on a device; ``weights`` is a judge's file, the shipped one when ``None``.
 
     Raises:
         BadInput: unknown, not yet built, needs a loaded diffusion model, or no such device.
+        UnreadableFile: no judge at ``weights``.
     """
     info = method(name)
     if not info.available:
@@ -28,9 +30,9 @@ def load_scorer(name: str, device: str = "auto") -> Scorer:
             "Use it in ComfyUI, where a model is loaded; the command line has --scorer judge.",
         )
     place = _device(device)
-    from ..methods.judge import Judge
+    from ..methods.judge import SHIPPED, Judge
 
-    return Judge.load(device=place)
+    return Judge.load(place, SHIPPED if weights is None else weights)
 
 
 def _device(name: str) -> str:

@@ -30,6 +30,7 @@ class ScoreRequest:
         scorer: Registry name.
         device: ``auto``, ``cpu``, ``cuda`` …
         batch: Images at once, ≥ 1; changes no score.
+        weights: A judge's file, or ``None`` for the shipped one.
         resume: The journal, or ``None`` for none.
         leave_out: A folder whose pictures are not scored: where this command itself writes.
     """
@@ -41,6 +42,7 @@ class ScoreRequest:
     batch: int = 8
     resume: str | None = None
     leave_out: Path | None = None
+    weights: str | None = None
 
     def __post_init__(self) -> None:
         if self.batch < 1:
@@ -57,6 +59,7 @@ class ScoreRequest:
             batch=arguments.batch,
             resume=arguments.resume,
             leave_out=leave_out,
+            weights=arguments.weights,
         )
 
 
@@ -72,7 +75,7 @@ def score_files(request: ScoreRequest) -> ScoreBatch:
         paths = [path for path in paths if inside not in path.resolve().parents]
         if not paths:
             raise BadInput(f"pictures outside {request.leave_out}", "none", "They were sorted before.")
-    scorer = load_scorer(request.scorer, request.device)
+    scorer = load_scorer(request.scorer, request.device, request.weights)
     with ExitStack() as stack:
         stamps = [FileStamp.of(path) for path in paths]
         journal = stack.enter_context(Journal(request.resume, scorer.spec)) if request.resume else None

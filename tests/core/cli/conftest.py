@@ -37,7 +37,7 @@ class Brightness:
 @pytest.fixture
 def scorer(monkeypatch):
     found = Brightness()
-    monkeypatch.setattr(scoring, "load_scorer", lambda name, device: found)
+    monkeypatch.setattr(scoring, "load_scorer", lambda *_: found)
     return found
 
 

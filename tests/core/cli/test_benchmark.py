@@ -14,7 +14,7 @@ CONTRACT = {"data", "split", "scorer", "backbone", "n", "srcc", "srcc_low", "src
 @pytest.fixture
 def rated(scorer, greys, tmp_path, monkeypatch):
     """A list of rated pictures whose ratings are their brightness, but for one pair; runs in tmp_path."""
-    monkeypatch.setattr(scorers, "load_scorer", lambda name, device: scorer)
+    monkeypatch.setattr(scorers, "load_scorer", lambda *_: scorer)
     monkeypatch.chdir(tmp_path)
     paths = greys(10, 20, 30, 40, 50, 60, 70, 80)
     ratings = [1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.5, 4.0]
