@@ -12,6 +12,8 @@ from .errors import BadInput
 
 #: The largest sheet, in pixels: about what Pillow opens without warning.
 MOST_PIXELS = 89_000_000
+#: The smallest cell that :func:`fitting_cell` shrinks to, in pixels: below it, no caption can be read.
+LEAST_CELL = 48
 
 _BACK, _CELL, _TEXT, _FAINT = (18, 20, 24), (31, 34, 41), (236, 238, 241), (150, 156, 166)
 # Worst to best; the ends differ in lightness too, for readers who do not tell red from green.
@@ -81,6 +83,28 @@ def contact_sheet(
     for place, (picture, caption, mark) in enumerate(zip(images, captions, marks, strict=True)):
         _draw_cell(sheet, draw, plan, plan.corner(place), picture, caption, mark)
     return sheet
+
+
+def fitting_cell(count: int, cell: int, columns: int | None = None, lines: int = 2) -> int:
+    """The largest cell up to ``cell`` with which a sheet of so many pictures stays within :data:`MOST_PIXELS`.
+
+    Args:
+        count: Pictures on the sheet, ≥ 1.
+        cell: The side that is wanted, in pixels.
+        columns: As for :func:`contact_sheet`.
+        lines: Most lines of a caption.
+
+    Raises:
+        BadInput: too many pictures for cells of :data:`LEAST_CELL` pixels.
+    """
+    captions = ["\n" * (lines - 1)] * count
+    for side in range(cell, min(cell, LEAST_CELL) - 1, -1):
+        plan = _Plan.of(captions, columns, (side, side), Titles())
+        if plan.width * plan.height <= MOST_PIXELS:
+            return side
+    raise BadInput(
+        f"few enough pictures for a sheet of {MOST_PIXELS:,} pixels", str(count), "Put fewer on one contact sheet."
+    )
 
 
 def best_and_worst(ranking: Sequence[int], most: int) -> tuple[list[int], str]:

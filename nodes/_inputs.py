@@ -86,6 +86,22 @@ def texts_at_door(texts: Sequence[Any] | None, count: int, what: str = "prompts"
     return [str(text) for text in texts]
 
 
+def seeds_at_door(seeds: Sequence[Any] | None, count: int) -> list[int] | None:
+    """INT list → seeds: one per image, or one for all; ``None`` when nothing is connected.
+
+    Raises:
+        BadInput: something else than whole numbers, or not as many as images.
+    """
+    return None if seeds is None else [_seed(seed) for seed in one_per_image(seeds, count, "seeds")]
+
+
+def _seed(value: Any) -> int:
+    try:
+        return int(value)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise BadInput("whole numbers as seeds", repr(value), "Connect the sampler's seed to it.") from error
+
+
 def _stack(tensors: Sequence[Any], dimensions: int, expected: str) -> Stack:
     for tensor in tensors:
         if not isinstance(tensor, torch.Tensor) or tensor.ndim != dimensions:

@@ -11,10 +11,10 @@ import comfy.utils
 
 from ..core.errors import BadInput
 from ..core.methods.contract import Scorer, Watch
-from ..core.records import ScoreBatch
+from ..core.records import ScoreBatch, ScoreSpec
 from ..core.selection.filtering import one_per_image
 from ._history import remember
-from ._inputs import Stack, one, texts_at_door
+from ._inputs import Stack, one, seeds_at_door, texts_at_door
 from ._judge import builtin_judge
 
 HINT_JUDGE = (
@@ -41,15 +41,18 @@ def scores_for(
     prompts: Sequence[str] | None = None,
     seeds: Sequence[Any] | None = None,
     judge: Callable[[], Scorer] = builtin_judge,
+    check: Callable[[ScoreSpec], None] | None = None,
 ) -> tuple[ScoreBatch, str]:
     """Scores of these images, and a hint for the user (empty when there is nothing to say).
+
+    ``check`` sees what the scores will mean before any image is scored, and may raise.
 
     Raises:
         BadInput: both a scorer and scores, something else than these, or scores of other images.
     """
     given, chosen = merged_scores(scores), one(scorer, "scorer")
     texts = None if prompts is None else one_per_image(prompts, len(images), "prompts")
-    numbers = None if seeds is None else [int(seed) for seed in one_per_image(seeds, len(images), "seeds")]
+    numbers = seeds_at_door(seeds, len(images))
     if given is not None and chosen is not None:
         raise BadInput("a scorer or scores", "both", "Disconnect one: scores are used as they are.")
     if given is not None and len(given) != len(images):
@@ -59,7 +62,10 @@ def scores_for(
     if chosen is not None and not isinstance(chosen, Scorer):
         raise BadInput("a scorer (LC_SCORER)", type(chosen).__name__, "Connect one of Latent Critic's scorer nodes.")
     hint = HINT_JUDGE if given is None and chosen is None else ""
-    batch = given or _score(chosen or judge(), images, texts)
+    source = given or chosen or judge()
+    if check is not None:
+        check(source.spec)
+    batch = source if isinstance(source, ScoreBatch) else _score(source, images, texts)
     batch = batch if numbers is None else batch.with_seeds(numbers)
     return (batch if given else remember(images, batch, texts)), hint
 

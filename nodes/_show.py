@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import string
 from collections.abc import Sequence
@@ -18,6 +19,8 @@ from ..core.records import Score, ScoreBatch
 from ..core.selection.policy import Selection, numeral
 from ..core.selection.report import report, rows
 from ._inputs import Stack
+
+logger = logging.getLogger(__name__)
 
 #: Thumbnails on a node; the report lists every image.
 MOST_THUMBNAILS = 64
@@ -90,9 +93,20 @@ def _mark(batch: ScoreBatch, place: int, rank: int) -> Mark:
 
 
 def save_temporary(pictures: list[Image.Image]) -> list[ui.SavedResult]:
-    """Pictures → files in ComfyUI's temp folder, as its own previews are."""
+    """Pictures → files in ComfyUI's temp folder, as its own previews are; none, with a line in the log, on a full disk.
+
+    A node's outputs do not hang on what it shows.
+    """
     if not pictures:
         return []
+    try:
+        return _save_temporary(pictures)
+    except OSError as error:
+        logger.warning("No thumbnails, for they cannot be written: %s. The node's outputs are complete.", error)
+        return []
+
+
+def _save_temporary(pictures: list[Image.Image]) -> list[ui.SavedResult]:
     token = "".join(random.choices(string.ascii_lowercase, k=8))
     folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(
         f"latent_critic_{token}", folder_paths.get_temp_directory()

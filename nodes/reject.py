@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from comfy_api.latest import io
 from comfy_execution.graph_utils import ExecutionBlocker
 
-from ..core.selection.policy import Policy, select
+from ..core.records import ScoreSpec
+from ..core.selection.policy import Policy, check_threshold, select
 from ..core.selection.report import why_empty
 from ._common_inputs import companion_inputs, images_input, scoring_inputs, seeds_input
 from ._companions import companions_at_door
@@ -54,7 +56,9 @@ class RejectLowQuality(io.ComfyNode):
         """Score, split, show both sides."""
         together = companions_at_door(images, latents, masks, prompts)
         policy = _policy(threshold, top_k, percentile, floor, cap)
-        batch, hint = scores_for(together.images, scorer, scores, together.prompts, seeds)
+        batch, hint = scores_for(
+            together.images, scorer, scores, together.prompts, seeds, check=partial(_check, policy.threshold)
+        )
         selection = select(batch, policy)
         sides = []
         for name, places in (("kept", selection.kept), ("rejected", selection.rejected)):
@@ -82,6 +86,12 @@ class RejectLowQuality(io.ComfyNode):
             shown["text"][0],
             ui=shown,
         )
+
+
+def _check(threshold: float | None, spec: ScoreSpec) -> None:
+    """Refuse a threshold that such scores cannot be held against, before any image is scored."""
+    if threshold is not None:
+        check_threshold(spec, threshold, "Set the threshold to -1, which switches it off, and use top k or percentile")
 
 
 def _rules() -> list[io.Input]:
@@ -149,7 +159,7 @@ def _policy(
     limit, best, share = one(threshold, "threshold"), one(top_k, "top_k"), one(percentile, "percentile")
     most = one(cap, "cap")
     return Policy(
-        threshold=None if limit < 0 else limit,
+        threshold=None if limit == -1 else limit,
         top_k=best or None,
         percentile=share or None,
         floor=one(floor, "floor"),

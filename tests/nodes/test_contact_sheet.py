@@ -35,3 +35,23 @@ def test_any_number_of_images_nan_included(run_node, pictures, scorer, count):
     run = run_node(SHEET, {"best_first": True, "columns": 0, "cell": 64}, images=[images], scorer=[scorer()])
     assert run.success, run.error
     assert torch.isfinite(run.kept["sheet"][0]).all()
+
+
+def test_cells_shrink_where_the_sheet_would_get_too_large(run_node, pictures, scorer):
+    images = pictures([0.2] * 120, 16, 16)
+    widgets = {"best_first": True, "columns": 0, "cell": 1024}
+    run = run_node(SHEET, widgets, images=[images], scorer=[scorer()])
+    assert run.success, run.error
+    height, width = run.kept["sheet"][0].shape[1:3]
+    assert 60_000_000 < height * width <= 89_000_000
+    assert "pixels instead of 1024" in run.ui["text"][0]
+    small = run_node(SHEET, {**widgets, "cell": 64}, images=[images[:3]], scorer=[scorer()])
+    assert "instead of" not in small.ui["text"][0]
+
+
+def test_too_many_images_are_refused_before_any_is_scored(run_node, scorer):
+    judge = scorer()
+    images = torch.zeros(1, 1, 1, 3).expand(40_000, 1, 1, 3)
+    run = run_node(SHEET, {"best_first": True, "columns": 0, "cell": 64}, images=[images], scorer=[judge])
+    assert "Put fewer on one contact sheet" in run.error
+    assert judge.calls == []

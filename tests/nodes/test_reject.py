@@ -101,7 +101,9 @@ def test_an_uncalibrated_score_refuses_a_threshold_and_says_what_to_do(run_node,
     run = run_node(REJECT, rules(threshold=50.0), images=[pictures([0.2, 0.8])], scorer=[loose])
     assert not run.success
     assert "UncalibratedThreshold" in run.error
+    assert "Set the threshold to -1" in run.error
     assert "top k or percentile" in run.error
+    assert loose.calls == []  # refused before any image was scored
     assert run_node(REJECT, rules(top_k=1), images=[pictures([0.2, 0.8])], scorer=[loose]).kept["kept_index"] == [1]
 
 
@@ -115,6 +117,10 @@ def test_a_threshold_out_of_range_is_refused(run_node, pictures, scorer):
     assert not run.success  # by the widget's own range
     run = run_node(REJECT, OFF, images=[pictures([0.2])], scorer=[scorer()], threshold=[120.0])
     assert "a threshold from 0 to 100; got 120" in run.error  # through a link, which has no range
+    judge = scorer()
+    run = run_node(REJECT, OFF, images=[pictures([0.2])], scorer=[judge], threshold=[-20.0])
+    assert "a threshold from 0 to 100; got -20" in run.error  # only -1 switches it off
+    assert judge.calls == []
 
 
 def test_a_cap_below_the_floor_is_refused(run_node, pictures, scorer):

@@ -1,8 +1,11 @@
 import csv
+import errno
 import io
 import json
+import os
 
 import pytest
+from PIL import Image
 
 pytestmark = pytest.mark.host
 
@@ -81,3 +84,24 @@ def test_scores_of_lists_are_joined(run_node, pictures, scorer):
     batch = scorer().score(images)
     run = run_node("LatentCriticScoreReport", {"form": "text"}, scores=[batch, batch])
     assert run.kept["count"] == [4]
+
+
+@pytest.mark.parametrize("seed", ["x", None, float("inf")])
+def test_a_seed_that_is_no_number_is_refused_before_anything_is_scored(run_node, pictures, scorer, seed):
+    judge = scorer()
+    run = run_node("LatentCriticScoreImages", images=[pictures([0.2])], scorer=[judge], seeds=[seed])
+    assert f"Expected whole numbers as seeds; got {seed!r}" in run.error
+    assert judge.calls == []
+
+
+def test_a_full_disk_costs_the_thumbnails_and_no_output(run_node, pictures, scorer, monkeypatch, caplog):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Image.Image, "save", full)
+    run = run_node("LatentCriticScoreImages", images=[pictures([0.2, 0.8])], scorer=[scorer()])
+    monkeypatch.undo()
+    assert run.success, run.error
+    assert run.ui["images"] == []
+    assert run.kept["scored_count"] == [2]
+    assert "No space left on device" in caplog.text
