@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+import folder_paths
 
 from ..core.hosts.comfyui.own_nets import layer_ops, place
 from ..core.methods.judge import SHIPPED, Judge
@@ -14,17 +17,20 @@ if TYPE_CHECKING:
     from ..core.methods.contract import Images, Scorer, Watch
     from ..core.records import ScoreBatch, ScoreSpec
 
+#: The choice that means the weights of this pack.
+BUILT_IN = "built in"
+_FOLDER = "quality_judges"
 #: The largest activations of one forward, in units of its input's bytes (as core/hosts/comfyui/own_nets.py has it).
 _ACTIVATIONS = 32
 
 
 class PlacedJudge:
-    """The shipped judge; ComfyUI loads its network for each call and may unload it between calls."""
+    """A judge; ComfyUI loads its network for each call and may unload it between calls."""
 
-    def __init__(self) -> None:
-        network, facts = read(SHIPPED, layer_ops())
+    def __init__(self, path: Path = SHIPPED) -> None:
+        network, facts = read(path, layer_ops())
         self._placed = place(network)
-        self._judge = Judge(network, facts, digest(SHIPPED), device=self._placed.device)
+        self._judge = Judge(network, facts, digest(path), device=self._placed.device)
 
     @property
     def spec(self) -> ScoreSpec:
@@ -41,3 +47,19 @@ class PlacedJudge:
 def builtin_judge() -> Scorer:
     """A judge with the shipped weights."""
     return PlacedJudge()
+
+
+def judge_choices() -> list[str]:
+    """The built-in weights, and the files that the user trained and put into models/quality_judges."""
+    folder_paths.add_model_folder_path(_FOLDER, str(Path(folder_paths.models_dir, _FOLDER)))
+    names = folder_paths.get_filename_list(_FOLDER)
+    return [BUILT_IN, *(name for name in names if name.endswith(".safetensors"))]
+
+
+def judge_file(choice: str) -> Path:
+    """The file behind a choice.
+
+    Raises:
+        FileNotFoundError: it is gone.
+    """
+    return SHIPPED if choice == BUILT_IN else Path(folder_paths.get_full_path_or_raise(_FOLDER, choice))

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ._judge import builtin_judge
+from ._judge import BUILT_IN, PlacedJudge, judge_choices, judge_file
 from ._sockets import CATEGORY_SCORERS, ScorerSocket
 
 
 class QualityJudge(io.ComfyNode):
-    """The built-in judge as a scorer."""
+    """The built-in judge, or one of the user's own training, as a scorer."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -20,11 +20,31 @@ class QualityJudge(io.ComfyNode):
             description="A small network that ships with this pack: no checkpoint, no download, fast on a CPU. It was "
             "trained on people's ratings of photographs and gives 0 to 100. It sees sharpness, noise, exposure and "
             "artefacts; it does not see wrong hands or faces, nor whether the image fits the prompt.",
-            inputs=[],
+            inputs=[
+                io.Combo.Input(
+                    "weights",
+                    options=judge_choices(),
+                    default=BUILT_IN,
+                    optional=True,
+                    tooltip="Which judge: the built-in one, or one of your own from the folder models/quality_judges, "
+                    "written by latent-critic train judge.",
+                )
+            ],
             outputs=[ScorerSocket.Output("scorer", "scorer", "The judge, for any scorer input.")],
         )
 
     @classmethod
-    def execute(cls) -> io.NodeOutput:
-        """Load the shipped weights."""
-        return io.NodeOutput(builtin_judge())
+    def fingerprint_inputs(cls, weights: str | None = BUILT_IN) -> str:
+        """Changes when the file is written again; a linked choice comes as ``None``."""
+        if weights is None:
+            return "linked"
+        try:
+            seen = judge_file(weights).stat()
+        except OSError as error:
+            return str(error)
+        return f"{seen.st_mtime_ns} {seen.st_size}"
+
+    @classmethod
+    def execute(cls, weights: str = BUILT_IN) -> io.NodeOutput:
+        """Load the weights."""
+        return io.NodeOutput(PlacedJudge(judge_file(weights)))

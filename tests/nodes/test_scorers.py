@@ -118,3 +118,37 @@ def test_the_judge_node_and_the_judge_by_default_agree(run_node, run_workflow):
     default = run_node("LatentCriticPickBest", {"keep": 1}, images=[images]).ui["scores"]
     assert [row["score"] for row in given] == [row["score"] for row in default]
     assert judge.spec.calibrated
+
+
+def test_a_judge_of_ones_own_is_a_choice_and_is_read_again_when_it_changes(pack, run_node, tmp_path):
+    import folder_paths
+
+    files, shipped = pack("core.nets.judge_file"), pack("core.methods.judge").SHIPPED
+    network, facts = files.read(shipped)
+    folder_paths.add_model_folder_path("quality_judges", str(tmp_path))
+    node = pack("nodes.quality_judge").QualityJudge
+    images = torch.rand(1, 64, 64, 3, generator=torch.Generator().manual_seed(0))
+
+    def score(**widgets):
+        run = run_node("LatentCriticQualityJudge", widgets)
+        assert run.success, run.error
+        (judge,) = run.kept["scorer"]
+        return judge.spec.settings["weights"], judge.score(images.movedim(-1, 1)).values()[0]
+
+    network.head.centre -= 0.5
+    mine = tmp_path / "mine.safetensors"
+    files.save(mine, network, facts)
+    (tmp_path / "notes.txt").write_text("no judge")
+    (choices,) = (field.options for field in node.define_schema().inputs)
+    assert choices == ["built in", "mine.safetensors"]
+    before = node.fingerprint_inputs("mine.safetensors")
+    first = score(weights="mine.safetensors")
+    assert first[0] == files.digest(mine)
+    assert abs(first[1] - score()[1]) > 0.01
+    assert score() == score(weights="built in")
+    network.head.centre -= 0.5
+    files.save(mine, network, facts)
+    assert node.fingerprint_inputs("mine.safetensors") != before
+    assert score(weights="mine.safetensors") != first
+    mine.unlink()
+    assert not run_node("LatentCriticQualityJudge", {"weights": "mine.safetensors"}).success
