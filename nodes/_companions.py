@@ -23,12 +23,15 @@ class Companions:
     prompts: list[str] | None
 
     def side(self, places: Sequence[int], why_empty: str | None) -> Side:
-        """Everything at these places, ready for list outputs; an empty side is blocked, without a reason quietly."""
-        prompts = self.prompts
+        """Everything at these places, ready for list outputs; an empty side is blocked, without a reason quietly.
+
+        Latents and masks take the form of the images (one batch, or single ones), so that ComfyUI pairs them up.
+        """
+        prompts, batched = self.prompts, self.images.batched
         texts = None if prompts is None else take(prompts, places, len(self.images), "prompts")
         return Side(
             images=_branch(self.images.take(places), "images", why_empty),
-            latents=_branch(None if self.latents is None else self.latents.take(places), "latents", why_empty),
+            latents=_branch(None if self.latents is None else self.latents.take(places, batched), "latents", why_empty),
             masks=_branch(self._masks(places), "masks", why_empty),
             prompts=_branch(texts, "prompts", why_empty),
         )
@@ -37,7 +40,7 @@ class Companions:
         if self.masks is None:
             return None
         if len(self.masks) == len(self.images):
-            return self.masks.take(places)
+            return self.masks.take(places, self.images.batched)
         return list(self.masks.singles) if places else []
 
 

@@ -39,10 +39,14 @@ class Stack:
     def __len__(self) -> int:
         return len(self.singles)
 
-    def take(self, places: Sequence[int]) -> list[torch.Tensor]:
-        """The images at these places in this order: one batch in a list if they came as one, else single images."""
+    def take(self, places: Sequence[int], batched: bool | None = None) -> list[torch.Tensor]:
+        """The images at these places in this order, as one batch in a list or as single images.
+
+        They come in the form in which they came, or as ``batched`` says; different sizes stay single.
+        """
         picked = [self.singles[place] for place in places]
-        return [torch.cat(picked)] if self.batched and picked else picked
+        together = self.batched if batched is None else batched
+        return [torch.cat(picked)] if together and len({single.shape for single in picked}) == 1 else picked
 
     def channels_first(self) -> list[torch.Tensor]:
         """Views [C, H, W], as core takes them."""

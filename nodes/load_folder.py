@@ -61,8 +61,7 @@ class LoadImagesFromFolder(io.ComfyNode):
             files = find_images([_resolve(folder)])
         except (BadInput, UnreadableFile) as error:
             return str(error)
-        listing = [(str(file), stat.st_mtime_ns, stat.st_size) for file in files for stat in (file.stat(),)]
-        return hashlib.sha256(repr(listing).encode()).hexdigest()
+        return hashlib.sha256(repr([_stamp(file) for file in files]).encode()).hexdigest()
 
     @classmethod
     def execute(cls, folder: str, start: int, limit: int) -> io.NodeOutput:
@@ -80,8 +79,27 @@ class LoadImagesFromFolder(io.ComfyNode):
 
 
 def _resolve(folder: str) -> Path:
-    """An absolute folder as it is, any other inside ComfyUI's input folder."""
-    return Path(folder_paths.get_input_directory(), Path(folder.strip()).expanduser())
+    """An absolute folder as it is, any other inside ComfyUI's input folder.
+
+    Raises:
+        BadInput: no path at all.
+    """
+    if "\0" in folder:
+        raise BadInput("the path of a folder", repr(folder), "Take the NUL character out of it.")
+    try:
+        given = Path(folder.strip()).expanduser()
+    except RuntimeError as error:
+        raise BadInput("the path of a folder", repr(folder), f"{error}: write the full path.") from error
+    return Path(folder_paths.get_input_directory(), given)
+
+
+def _stamp(file: Path) -> tuple[str, int, int]:
+    """Path, time of writing and size; zeros for a file that is gone or a link to nowhere, which is named when read."""
+    try:
+        stat = file.stat()
+    except OSError:
+        return str(file), 0, 0
+    return str(file), stat.st_mtime_ns, stat.st_size
 
 
 def _read(files: list[Path], base: Path) -> tuple[list[Any], list[str], list[str]]:

@@ -7,6 +7,7 @@ from typing import Any
 from comfy_api.latest import io
 from comfy_execution.graph_utils import ExecutionBlocker
 
+from ..core.errors import BadInput
 from ..core.selection.policy import Policy, Selection, select
 from ..core.selection.report import why_empty
 from ._common_inputs import companion_inputs, images_input, scoring_inputs, seeds_input
@@ -66,8 +67,11 @@ class PickBestImages(io.ComfyNode):
     ) -> io.NodeOutput:
         """Score, keep the best, show them."""
         together = companions_at_door(images, latents, masks, prompts)
+        count = one(keep, "keep")
+        if count < 1:
+            raise BadInput("keep of at least 1", str(count), "Raise it: this node always hands on the best image.")
         batch, hint = scores_for(together.images, scorer, scores, together.prompts, seeds)
-        selection = select(batch, Policy(top_k=one(keep, "keep")))
+        selection = select(batch, Policy(top_k=count))
         best = together.side(selection.kept_best_first, why_empty(batch, selection, "kept"))
         rest = together.side(selection.rejected_best_first, why_empty(batch, selection, "rejected"))
         shown = {**result_ui(batch, selection, hint), "images": thumbnails(together.images, batch, selection)}

@@ -142,9 +142,9 @@ def _outputs() -> list[io.Output]:
         *found,
         ScoresSocket.Output("kept_scores", "kept scores", "Scores of the kept images, with their original indices."),
         ScoresSocket.Output("rejected_scores", "rejected scores", "Scores of the rejected images."),
-        io.Int.Output("kept_index", "kept index", "Places of the kept images in the batch.", is_output_list=True),
+        io.Int.Output("kept_index", "kept index", "Original places of the kept images.", is_output_list=True),
         io.Int.Output(
-            "rejected_index", "rejected index", "Places of the rejected images in the batch.", is_output_list=True
+            "rejected_index", "rejected index", "Original places of the rejected images.", is_output_list=True
         ),
         io.Int.Output("kept_count", "kept count", "How many images were kept."),
         io.Boolean.Output("any_kept", "any kept", "Whether any image was kept."),

@@ -103,3 +103,14 @@ def test_a_clip_of_the_right_kind_but_another_width(tiny_model, tiny, monkeypatc
     backbone = ComfyBackbone(tiny_model("sd15"), tiny.clip("sd15"))
     with pytest.raises(MismatchedBackbone, match="token width is 64"):
         backbone.embed(["a"])
+
+
+@pytest.mark.parametrize("wrong", ["x", 3, object()])
+def test_what_is_no_clip_or_vae_says_so(tiny_model, wrong):
+    from latent_critic.core.errors import BadInput
+    from latent_critic.core.hosts.comfyui.backbone import ComfyBackbone
+
+    with pytest.raises(BadInput, match="Expected a CLIP; got"):
+        ComfyBackbone(tiny_model("sd15"), wrong)
+    with pytest.raises(BadInput, match="Expected a VAE; got"):
+        ComfyBackbone(tiny_model("sd15"), None, wrong)

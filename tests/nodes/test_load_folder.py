@@ -67,3 +67,22 @@ def test_a_new_file_is_noticed_and_nothing_else_runs_again(comfyui, folder):
     assert fingerprint(folder=folder.name, start=0, limit=9) != first
     assert fingerprint(folder=None) == fingerprint(folder=None)
     assert isinstance(fingerprint(folder="no such folder"), str)
+
+
+def test_a_link_to_nowhere_is_named_and_stops_nothing(comfyui, run_node, folder):
+    (folder / "ghost.png").symlink_to(folder / "nowhere.png")
+    fingerprint = comfyui.NODE_CLASS_MAPPINGS[LOAD].fingerprint_inputs
+    first = fingerprint(folder=folder.name, start=0, limit=9)
+    run = run_node(LOAD, {"folder": folder.name, "start": 0, "limit": 9})
+    assert run.success, run.error
+    assert run.kept["count"] == [3]
+    assert "ghost.png" in run.kept["unreadable"][0]
+    Image.new("RGB", (8, 8)).save(folder / "nowhere.png")
+    assert fingerprint(folder=folder.name, start=0, limit=9) != first
+
+
+@pytest.mark.parametrize("given", ["a\0b", "~nobody knows them/x"])
+def test_what_is_no_path_is_bad_input(comfyui, run_node, given):
+    run = run_node(LOAD, {"folder": given, "start": 0, "limit": 9})
+    assert "BadInput" in run.error
+    assert "path of a folder" in comfyui.NODE_CLASS_MAPPINGS[LOAD].fingerprint_inputs(folder=given)

@@ -170,3 +170,49 @@ def test_a_score_does_not_depend_on_its_batch_mates(run_node, pictures):
     for row in together:
         (alone,) = run_node(PICK, {"keep": 1}, images=[images[row["index"]][None]]).ui["scores"]
         assert alone["score"] == pytest.approx(row["score"], abs=1e-2)
+
+
+def test_what_belongs_to_single_images_comes_out_single(run_node, pictures, scorer):
+    """ComfyUI pairs the items of lists: two images with one batch of latents would not go together."""
+    run = run_node(
+        PICK,
+        {"keep": 2},
+        images=[pictures([0.1]), pictures([0.9]), pictures([0.5])],
+        scorer=[scorer()],
+        latents=[{"samples": torch.arange(3.0).reshape(3, 1, 1, 1), "noise_mask": torch.ones(1, 1, 8, 8)}],
+        masks=[torch.arange(3.0).reshape(3, 1, 1).expand(3, 8, 8)],
+    )
+    assert run.success, run.error
+    assert [len(image) for image in run.kept["best"]] == [1, 1]
+    assert [latent["samples"].tolist() for latent in run.kept["best_latents"]] == [[[[[1.0]]]], [[[[2.0]]]]]
+    assert [latent["batch_index"] for latent in run.kept["best_latents"]] == [[1], [2]]
+    assert [mask[:, 0, 0].tolist() for mask in run.kept["best_masks"]] == [[1], [2]]
+
+
+def test_what_belongs_to_a_batch_comes_out_as_a_batch(run_node, pictures, scorer):
+    mask = torch.ones(1, 1, 8, 8)
+    latents = [{"samples": torch.full((1, 4, 2, 2), float(i)), "noise_mask": i * mask, "type": "x"} for i in range(3)]
+    masks = [torch.full((1, 8, 8), float(i)) for i in range(3)]
+    given = {"images": [pictures([0.1, 0.9, 0.5])], "masks": masks}
+    run = run_node(PICK, {"keep": 2}, scorer=[scorer()], latents=latents, **given)
+    assert run.success, run.error
+    (latent,), (kept,) = run.kept["best_latents"], run.kept["best_masks"]
+    assert latent["samples"][:, 0, 0, 0].tolist() == [1, 2]
+    assert latent["noise_mask"][:, 0, 0, 0].tolist() == [1, 2]
+    assert latent["batch_index"] == [0, 0]  # each was the first of its own batch
+    assert latent["type"] == "x"
+    assert kept[:, 0, 0].tolist() == [1, 2]
+    uneven = [*latents[:2], {"samples": torch.zeros(1, 4, 3, 3)}]
+    run = run_node(PICK, {"keep": 2}, scorer=[scorer()], latents=uneven, **given)
+    assert [tuple(latent["samples"].shape) for latent in run.kept["best_latents"]] == [(1, 4, 2, 2), (1, 4, 3, 3)]
+
+
+def test_keep_0_and_a_short_batch_index_are_refused_before_scoring(run_node, pictures, scorer):
+    judge = scorer()
+    given = {"images": [pictures([0.1, 0.9, 0.5])], "scorer": [judge]}
+    run = run_node(PICK, keep=[0], **given)
+    assert "Expected keep of at least 1; got 0." in run.error
+    short = {"samples": torch.zeros(3, 4, 2, 2), "batch_index": [5]}
+    run = run_node(PICK, {"keep": 1}, latents=[short], **given)
+    assert "a batch_index with 3 places; got 1" in run.error
+    assert judge.calls == []

@@ -29,12 +29,15 @@ class Autoencoder:
     ``stride`` pixels in all along each side.
 
     Raises:
+        BadInput: no VAE at all.
         MismatchedBackbone: its latents have another shape than the diffusion model's.
     """
 
     size_policy = "cropped at the centre to multiples of the VAE's stride"
 
     def __init__(self, vae: Any, network: Any, family: Family) -> None:
+        if not callable(getattr(vae, "throw_exception_if_invalid", None)):
+            raise BadInput("a VAE", type(vae).__name__, _REMEDY)
         vae.throw_exception_if_invalid()
         got = (vae.latent_channels, vae.latent_dim, vae.spacial_compression_encode())
         if got != (family.latent_channels, 2, family.latent_stride):

@@ -38,10 +38,13 @@ class TextEncoder:
     """The user's CLIP, for one diffusion model.
 
     Raises:
+        BadInput: no CLIP at all.
         MismatchedBackbone: the CLIP is of another family.
     """
 
     def __init__(self, clip: Any, family: Family, width: int | None, pooled_width: int | None) -> None:
+        if not callable(getattr(clip, "tokenize", None)) or not callable(getattr(clip, "encode_from_tokens", None)):
+            raise BadInput("a CLIP", type(clip).__name__, _REMEDY)
         found = layout(clip)
         if found != family.text_layout:
             raise MismatchedBackbone(f"a CLIP of {family.text_layout} for {family.name}", f"one of {found}", _REMEDY)
