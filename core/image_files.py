@@ -62,10 +62,10 @@ def find_images(inputs: Sequence[str | Path] = (), list_file: str | Path | None 
         BadInput: nothing was named, or a folder or pattern holds no picture.
         UnreadableFile: a named file or the list file does not exist.
     """
-    found: dict[Path, Path] = {}
+    found: dict[str, Path] = {}
     listed = _read_list(list_file) if list_file is not None else ()
     for path in (*_expand_all(inputs), *listed):
-        found.setdefault(path.resolve(), path)
+        found.setdefault(os.path.realpath(path), path)
     if not found:
         raise BadInput("at least one picture", "none", "Name a picture, a folder, a pattern, or --list FILE.")
     return list(found.values())

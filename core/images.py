@@ -93,6 +93,16 @@ def picture_size(path: str | Path) -> tuple[int, int]:
         return picture.size
 
 
+def png_texts(path: str | Path) -> dict[str, str]:
+    """The texts that a PNG file carries before its pixels, by keyword; none for other formats.
+
+    Raises:
+        UnreadableFile: as :func:`picture_size`.
+    """
+    with _readable(path) as picture:
+        return {key: value for key, value in picture.info.items() if isinstance(value, str)}
+
+
 def thumbnail(path: str | Path, side: int) -> Image.Image:
     """A picture file → RGB of at most side × side pixels, decoded at reduced size where the format can.
 

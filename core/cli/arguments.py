@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,13 @@ def add_scorer(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--scorer", default="judge", metavar="NAME", help="see latent-critic methods (default: judge)")
     add_weights(parser)
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps (default: a GPU when there is one)")
-    parser.add_argument("--batch", type=int, default=8, metavar="N", help="images at once; changes no score")
+    parser.add_argument(
+        "--batch",
+        type=int,
+        default=8,
+        metavar="N",
+        help="images at once; changes no score (to within 1e-4 of the scale)",
+    )
     parser.add_argument(
         "--resume",
         nargs="?",
@@ -81,7 +88,8 @@ def check_targets(*targets: str | None) -> None:
             input that an option took for its file), or two results for one output.
     """
     named = [target for target in targets if target is not None]
-    if len(set(named)) < len(named):
+    # Two names may lead to one file: a.csv and ./a.csv.
+    if len({target if target == DASH else os.path.realpath(target) for target in named}) < len(named):
         raise BadInput("a different output for each result", " ".join(named), "Name each output once.")
     for target in named:
         path = Path(target)

@@ -25,17 +25,18 @@ def run(arguments: argparse.Namespace) -> int:
     from .results import Outputs, conclude, say_scores, write_outputs
     from .scoring import ScoreRequest, score_files
 
-    request, outputs = ScoreRequest.of(arguments), Outputs.of(arguments)
+    outputs = Outputs.of(arguments)
+    request = ScoreRequest.of(arguments, leave_out=outputs.leave_out)
     top, bottom = _count("--top", arguments.top), _count("--bottom", arguments.bottom)
     batch = score_files(request)
     ranking = batch.ranking()
+    write_outputs(batch.take(ranking), outputs)
     if not outputs.on_stdout:
         best, worst = _ends(ranking, top, bottom)
         say_scores(batch, best, ranked=True)
         if best and worst:
             say(f"  ...  ({len(ranking) - len(best) - len(worst)} between)")
         say_scores(batch, worst, ranked=True)
-    write_outputs(batch.take(ranking), outputs)
     return conclude(batch)
 
 

@@ -76,7 +76,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise BadInput("at least one rule", "none", "Give --threshold, --top-k, --percentile or --cap.")
     policy = Policy(arguments.threshold, arguments.top_k, arguments.percentile, arguments.floor, arguments.cap)
     request = RejectRequest(Path(arguments.out), policy, arguments.move, arguments.dry_run, arguments.json)
-    batch = score_files(ScoreRequest.of(arguments, leave_out=request.out))
+    batch = score_files(ScoreRequest.of(arguments, leave_out=(request.out / "kept", request.out / "rejected")))
     selection = select(batch, policy)
     rows = _plan(batch, selection, request.out)
     _carry_out(rows, request)

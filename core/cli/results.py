@@ -10,12 +10,13 @@ from typing import Any
 from ..contact_sheet import Mark, Titles, best_and_worst, contact_sheet
 from ..errors import BadInput, UnreadableFile
 from ..export import printable, rows, to_csv, to_jsonl
-from ..files import whole_file, write_text
+from ..files import write_text
 from ..records import ScoreBatch
 from ..selection.policy import numeral
 from ..selection.report import meaning
 from .arguments import DASH, check_targets
 from .console import note, say, say_json
+from .sheet_file import check_sheet, save_sheet
 
 _LISTED = 20
 
@@ -32,9 +33,8 @@ class Outputs:
 
     def __post_init__(self) -> None:
         check_targets(self.json, self.csv, self.jsonl)
-        sheet = self.contact_sheet
-        if sheet is not None and (Path(sheet).suffix.lower() != ".png" or Path(sheet).is_dir()):
-            raise BadInput("a file name for --contact-sheet that ends in .png", sheet, "Name a PNG file.")
+        if self.contact_sheet is not None:
+            check_sheet(Path(self.contact_sheet))
         if self.cells < 1:
             raise BadInput("--sheet-cells of at least 1", str(self.cells), "Raise it.")
 
@@ -44,19 +44,32 @@ class Outputs:
         return cls(arguments.json, arguments.csv, arguments.jsonl, arguments.contact_sheet, arguments.sheet_cells)
 
     @property
+    def leave_out(self) -> tuple[Path, ...]:
+        """What this run itself writes and would otherwise find: an earlier sheet among the pictures."""
+        return (Path(self.contact_sheet),) if self.contact_sheet else ()
+
+    @property
     def on_stdout(self) -> bool:
         """Whether standard output belongs to a machine-readable form."""
         return DASH in (self.json, self.csv, self.jsonl)
 
 
 def write_outputs(batch: ScoreBatch, outputs: Outputs) -> None:
-    """Write every form that was asked for, each file whole or not at all."""
-    write_json(rows(batch), outputs.json)
-    write_form(to_csv(batch), outputs.csv)
-    write_form(to_jsonl(batch), outputs.jsonl)
+    """Write every form that was asked for, each file whole or not at all; standard output comes last."""
+    writers = (
+        (outputs.json, lambda target: write_json(rows(batch), target)),
+        (outputs.csv, lambda target: write_form(to_csv(batch), target)),
+        (outputs.jsonl, lambda target: write_form(to_jsonl(batch), target)),
+    )
+    for target, write in writers:
+        if target != DASH:
+            write(target)
     if outputs.contact_sheet:
         write_sheet(batch, Path(outputs.contact_sheet), outputs.cells)
         note(f"wrote {outputs.contact_sheet}")
+    for target, write in writers:
+        if target == DASH:
+            write(target)
 
 
 def write_json(value: Any, target: str | None) -> None:
@@ -98,8 +111,7 @@ def write_sheet(batch: ScoreBatch, target: Path, cells: int = 60, side: int = 25
             marks.append(Mark(_fraction(batch, place), f"#{ranks[place]}"))
     titles = Titles(f"{len(batch)} pictures, best first", " ".join(filter(None, (meaning(batch).splitlines()[0], cut))))
     sheet = contact_sheet(pictures, captions, cell=side, marks=marks, titles=titles)
-    with whole_file(target) as temporary:
-        sheet.save(temporary, "PNG")
+    save_sheet(sheet, target)
 
 
 def _fraction(batch: ScoreBatch, place: int) -> float:

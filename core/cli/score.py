@@ -21,9 +21,9 @@ def run(arguments: argparse.Namespace) -> int:
     from .results import Outputs, conclude, say_scores, write_outputs
     from .scoring import ScoreRequest, score_files
 
-    request, outputs = ScoreRequest.of(arguments), Outputs.of(arguments)
-    batch = score_files(request)
+    outputs = Outputs.of(arguments)
+    batch = score_files(ScoreRequest.of(arguments, leave_out=outputs.leave_out))
+    write_outputs(batch, outputs)
     if not outputs.on_stdout:
         say_scores(batch, list(range(len(batch))))
-    write_outputs(batch, outputs)
     return conclude(batch)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -32,7 +33,7 @@ class ScoreRequest:
         batch: Images at once, ≥ 1; changes no score.
         weights: A judge's file, or ``None`` for the shipped one.
         resume: The journal, or ``None`` for none.
-        leave_out: A folder whose pictures are not scored: where this command itself writes.
+        leave_out: Files, and folders with all that is in them, that are not scored: what this command itself writes.
     """
 
     inputs: tuple[str, ...]
@@ -41,7 +42,7 @@ class ScoreRequest:
     device: str = "auto"
     batch: int = 8
     resume: str | None = None
-    leave_out: Path | None = None
+    leave_out: tuple[Path, ...] = ()
     weights: str | None = None
 
     def __post_init__(self) -> None:
@@ -49,7 +50,7 @@ class ScoreRequest:
             raise BadInput("--batch of at least 1", str(self.batch), "Raise it.")
 
     @classmethod
-    def of(cls, arguments: Any, leave_out: Path | None = None) -> ScoreRequest:
+    def of(cls, arguments: Any, leave_out: tuple[Path, ...] = ()) -> ScoreRequest:
         """From parsed arguments."""
         return cls(
             inputs=tuple(arguments.inputs),
@@ -70,11 +71,8 @@ def score_files(request: ScoreRequest) -> ScoreBatch:
     cannot be read or scored has a reason. Memory holds one batch and a few decoded pictures, however many there are.
     """
     paths = find_images(request.inputs, request.list_file)
-    if request.leave_out is not None:
-        inside = request.leave_out.resolve()
-        paths = [path for path in paths if inside not in path.resolve().parents]
-        if not paths:
-            raise BadInput(f"pictures outside {request.leave_out}", "none", "They were sorted before.")
+    if request.leave_out:
+        paths = _outside(paths, request.leave_out)
     scorer = load_scorer(request.scorer, request.device, request.weights)
     with ExitStack() as stack:
         stamps = [FileStamp.of(path) for path in paths]
@@ -93,6 +91,17 @@ def score_files(request: ScoreRequest) -> ScoreBatch:
                 journal.add((stamps[todo[score.index]], score) for score in scores)
             tick(len(scores))
     return ScoreBatch(scorer.spec, tuple(found[place] for place in range(len(paths))))
+
+
+def _outside(paths: Sequence[Path], left_out: Sequence[Path]) -> list[Path]:
+    # realpath, since Path.resolve raises on a link that leads to itself.
+    own = {Path(os.path.realpath(path)) for path in left_out}
+    places = [Path(os.path.realpath(path)) for path in paths]
+    found = [path for path, at in zip(paths, places, strict=True) if at not in own and own.isdisjoint(at.parents)]
+    if not found:
+        names = " and ".join(str(path) for path in left_out)
+        raise BadInput(f"pictures outside {names}", "none", "That is where this command itself writes.")
+    return found
 
 
 def _named(score: Score, path: Path) -> Score:

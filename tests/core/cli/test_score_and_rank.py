@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 from latent_critic.core.cli import scoring
@@ -188,3 +191,68 @@ def test_interrupt_is_clean(cli, greys, tmp_path, monkeypatch):
     code, _, err = cli("score", tmp_path / "pics")
     assert code == 130
     assert err == "latent-critic: interrupted\n"
+
+
+def test_a_contact_sheet_never_replaces_a_picture(cli, scorer, greys, tmp_path):
+    """`--contact-sheet pics/*.png`: the shell hands the first picture to the option."""
+    paths = greys(10, 90)
+    before = [path.read_bytes() for path in paths]
+    code, out, err = cli("rank", "--contact-sheet", *paths)
+    assert (code, out) == (2, "")
+    assert "Nothing was overwritten" in err
+    assert [path.read_bytes() for path in paths] == before
+    assert scorer.seen == 0
+
+
+def test_an_earlier_sheet_is_replaced_and_not_scored(cli, scorer, greys, tmp_path):
+    greys(10, 90)
+    sheet = tmp_path / "pics" / "a_sheet.png"
+    for _ in range(2):
+        code, out, _ = cli("rank", tmp_path / "pics", "--contact-sheet", sheet)
+        assert code == 0
+        assert len(out.splitlines()) == 2
+    assert sheet.exists()
+
+
+def test_a_place_where_no_sheet_can_go_is_refused_before_scoring(cli, scorer, greys, tmp_path):
+    paths = greys(10)
+    code, _, err = cli("rank", *paths, "--contact-sheet", paths[0] / "sheet.png")
+    assert code == 2
+    assert "a folder for sheet.png" in err
+    assert scorer.seen == 0
+
+
+def test_two_names_of_one_output_are_refused(cli, scorer, greys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, _, err = cli("score", *greys(10), "--json", "a.csv", "--csv", "./a.csv")
+    assert code == 2
+    assert "different output" in err
+
+
+def test_a_reader_that_leaves_costs_no_file_and_no_exit_code(greys, tmp_path):
+    """`latent-critic score … --csv out.csv | head -1`, with a picture that fails."""
+    greys(*range(5), folder="pics")
+    (tmp_path / "pics" / "bad.png").write_bytes(b"?")
+    command = [sys.executable, "-c", "import sys; from latent_critic.core.cli.main import main; sys.exit(main())"]
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "wb") as pipe:
+        done = subprocess.run(
+            [*command, "score", str(tmp_path / "pics"), "--csv", str(tmp_path / "out.csv"), "--device", "cpu"],
+            stdout=pipe, stderr=subprocess.PIPE, text=True, cwd=tmp_path, timeout=120, check=False,
+        )  # fmt: skip
+    assert done.returncode == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(from_csv((tmp_path / "out.csv").read_text(encoding="utf-8"))) == 6
+
+
+@pytest.mark.skipif(os.name == "nt", reason="symbolic links need rights there")
+def test_a_link_that_leads_to_itself_is_a_failed_picture(cli, scorer, greys, tmp_path):
+    greys(10)
+    loop = tmp_path / "pics" / "loop.png"
+    loop.symlink_to(loop)
+    code, _, err = cli("rank", tmp_path / "pics", "--contact-sheet", tmp_path / "s.png")
+    assert code == 1
+    assert "loop.png" in err
+    code, _, err = cli("reject", tmp_path / "pics", "--out", tmp_path / "pics", "--top-k", 1)
+    assert code == 1
