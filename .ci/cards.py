@@ -1,10 +1,10 @@
-"""Fill the measured parts of the judge's model card: its facts, validation figures and benchmark rows.
+"""Fill the measured parts of the judge's model card: its facts, validation figures, benchmark rows and ladders.
 
     .venv/bin/python .ci/cards.py            write core/assets/judge/README.md
     .venv/bin/python .ci/cards.py --check    change nothing; code 1 when the card is out of date
 
 Facts come from the metadata of judge.safetensors, rows from benchmark.json, which is what
-`latent-critic benchmark --json` printed.
+`latent-critic benchmark --json` printed, and ladders from ladders.json, which is what .ci/judge_ladders.py wrote.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import readme
 from safetensors import safe_open
 
 FOLDER = readme.ROOT / "core" / "assets" / "judge"
+LADDERS = FOLDER / "ladders.json"
 
 
 def facts(weights: Path) -> dict[str, Any]:
@@ -44,13 +45,35 @@ def facts_table(found: dict[str, Any], weights: Path) -> str:
     return "\n".join(["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows.items())])
 
 
+def ladders_table(found: dict[str, Any]) -> str:
+    """In how many visible steps of each kind of damage the score fell; what pure noise gets."""
+    lines = ["| damage | the score fell in |", "|---|---|"]
+    kinds = found["kinds"].items()
+    for kind, count in sorted(kinds, key=lambda item: item[1]["fell"] / item[1]["visible"]):
+        lines.append(f"| {kind.replace('_', ' ')} | {count['fell']} of {count['visible']} steps |")
+    fell, visible = (sum(count[key] for _, count in kinds) for key in ("fell", "visible"))
+    missed = [kind.replace("_", " ") for kind, count in kinds if count["fell"] < count["visible"]]
+    noise = found["uniform_noise"]
+    return "\n".join(
+        [
+            *lines,
+            f"| **all kinds** | **{fell} of {visible} steps** |",
+            "",
+            f"It missed steps of: {', '.join(missed) or 'no kind'}.",
+            f"Pictures of nothing but uniform noise ("
+            f"{noise['pictures']} of 512×512 px) get {noise['lowest']:.1f} to {noise['highest']:.1f}.",
+        ]
+    )
+
+
 def card(before: str) -> str:
     """The card with its measured parts renewed."""
     weights = FOLDER / "judge.safetensors"
     after = readme.fill(before, "facts", facts_table(facts(weights), weights))
     measured = FOLDER / "benchmark.json"
     rows = json.loads(measured.read_text(encoding="utf-8")) if measured.exists() else []
-    return readme.fill(after, "accuracy", readme.accuracy_table(rows))
+    after = readme.fill(after, "accuracy", readme.accuracy_table(rows))
+    return readme.fill(after, "ladders", ladders_table(json.loads(LADDERS.read_text(encoding="utf-8"))))
 
 
 def main() -> int:
@@ -62,6 +85,7 @@ def main() -> int:
     before = path.read_text(encoding="utf-8")
     after = card(before)
     if arguments.check:
+        sys.stdout.write("the card is up to date\n" if after == before else f"{path} is out of date: run cards.py\n")
         return int(after != before)
     path.write_text(after, encoding="utf-8", newline="\n")
     return 0
