@@ -20,7 +20,7 @@ def destination(source: Path, folder: Path, taken: Collection[Path]) -> Path:
     for candidate in _names(folder / source.name):
         if candidate in taken:
             continue
-        if not os.path.lexists(candidate) or _same(source, candidate):
+        if not os.path.lexists(candidate) or same_file(source, candidate):
             return candidate
     raise AssertionError("the names never end")
 
@@ -40,7 +40,7 @@ def put(source: Path, target: Path, move: bool) -> None:
     """
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        if not (target.exists() and _same(source, target)):
+        if not (target.exists() and same_file(source, target)):
             _arrive(source, target, move)
         if move:
             _flush_folder(target.parent)
@@ -61,7 +61,8 @@ def _names(path: Path) -> Iterator[Path]:
         number += 1
 
 
-def _same(source: Path, other: Path) -> bool:
+def same_file(source: Path, other: Path) -> bool:
+    """Whether the other is a file of the same content."""
     return other.is_file() and filecmp.cmp(source, other, shallow=False)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +13,6 @@ from .arguments import DASH, Subparsers, add_images, add_json, add_scorer, check
 if TYPE_CHECKING:
     from ..records import ScoreBatch
     from ..selection.policy import Policy, Selection
-
-COLUMNS = ("path", "bucket", "destination", "index", "score", "rank", "why")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +66,7 @@ def add(subparsers: Subparsers) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Score, select, sort, report."""
     from ..selection.policy import Policy, select
+    from .plan import unfinished
     from .results import conclude
     from .scoring import ScoreRequest, score_files
 
@@ -76,6 +75,8 @@ def run(arguments: argparse.Namespace) -> int:
         raise BadInput("at least one rule", "none", "Give --threshold, --top-k, --percentile or --cap.")
     policy = Policy(arguments.threshold, arguments.top_k, arguments.percentile, arguments.floor, arguments.cap)
     request = RejectRequest(Path(arguments.out), policy, arguments.move, arguments.dry_run, arguments.json)
+    if (left := unfinished(request.out)) is not None:
+        return _go_on(*left, request)
     batch = score_files(ScoreRequest.of(arguments, leave_out=(request.out / "kept", request.out / "rejected")))
     selection = select(batch, policy)
     rows = _plan(batch, selection, request.out)
@@ -112,21 +113,35 @@ def _plan(batch: ScoreBatch, selection: Selection, out: Path) -> list[dict[str, 
 
 
 def _carry_out(rows: list[dict[str, Any]], request: RejectRequest) -> None:
-    """The report first, so that a run that is cut short leaves a list of where everything was to go; then the files."""
-    from ..export import csv_line, printable
-    from ..files import write_text
-    from .buckets import free_name, put
     from .console import note
+    from .plan import elsewhere, finish
 
-    if request.dry_run:
-        return
-    lines = [COLUMNS, *(tuple(row[name] for name in COLUMNS) for row in rows)]
-    report = free_name(request.out / "report.csv")
-    write_text(report, "".join(printable(csv_line(line)) for line in lines))
-    for row in rows:
-        if row["destination"] is not None:
-            put(Path(row["path"]), Path(row["destination"]), request.move)
-    note(f"wrote {report}")
+    # A dry run says the same, and a move leaves nothing that could be sorted twice.
+    if not request.move and (copies := elsewhere(rows, request.out)):
+        raise BadInput(
+            "an --out where no picture was sorted otherwise before",
+            f"{len(copies)} that another rule put elsewhere, such as {copies[0]}",
+            "Nothing was copied. Name another --out, or clear its kept and rejected.",
+        )
+    if not request.dry_run:
+        note(f"wrote {finish(rows, request.out, request.move)}")
+
+
+def _go_on(move: bool, rows: list[dict[str, Any]], request: RejectRequest) -> int:
+    """Finish a run that was cut short, by its own plan; new pictures and other rules wait for the next run."""
+    from .console import note
+    from .plan import finish, gone
+
+    note(f"{request.out}: an earlier run was cut short; this finishes it by its own plan and scores nothing.")
+    request = replace(request, move=move)
+    if not request.dry_run:
+        note(f"wrote {finish(rows, request.out, move)}")
+    _tell(rows, request)
+    note("Run reject again to sort pictures that have come since.")
+    lost = gone(rows)
+    for path in lost:
+        note(f"gone since: {path}")
+    return 1 if lost or any(row["score"] is None for row in rows) else 0
 
 
 def _tell(rows: list[dict[str, Any]], request: RejectRequest) -> None:
@@ -134,8 +149,7 @@ def _tell(rows: list[dict[str, Any]], request: RejectRequest) -> None:
     from .console import note, say
     from .results import write_json
 
-    if request.json == DASH or not request.dry_run:
-        write_json(rows, request.json)
+    write_json(rows, request.json)
     if request.json != DASH:
         for row in rows:
             say(f"{row['bucket']:8}  {printable(row['path'])}  ({row['why']})")

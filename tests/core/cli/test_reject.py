@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 
 import pytest
-from latent_critic.core.cli import buckets
+from latent_critic.core.cli import buckets, plan
 from latent_critic.core.cli.buckets import destination, put
 from latent_critic.core.errors import UnwritableFile
 
@@ -76,7 +76,8 @@ def test_dry_run_touches_nothing(cli, scorer, greys, tmp_path):
         "reject", tmp_path / "pics", "--out", tmp_path / "o", "--top-k", 1, "--dry-run", "--json", tmp_path / "r.json"
     )
     assert code == 0
-    assert names(tmp_path) == ["pics"]
+    assert names(tmp_path) == ["pics", "r.json"]
+    assert [row["bucket"] for row in json.loads((tmp_path / "r.json").read_text())] == ["kept", "rejected"]
     assert "would be" in err
     assert out.startswith("kept")
 
@@ -221,3 +222,64 @@ def test_destination_finds_a_free_or_equal_name(tmp_path):
     (tmp_path / "a-2.png").write_bytes(b"x")
     assert destination(source, tmp_path, set()) == tmp_path / "a-2.png"
     assert destination(source, tmp_path, {tmp_path / "a-2.png"}) == tmp_path / "a-3.png"
+
+
+@pytest.mark.parametrize("move", [True, False])
+@pytest.mark.parametrize("fault", [0, 1, 2, 3])
+def test_a_run_that_was_cut_short_is_finished_by_its_own_plan(cli, scorer, greys, tmp_path, monkeypatch, move, fault):
+    """Top k over what is left would keep others: the same command again must keep what the first one chose."""
+    greys(10, 90, 50, 70)
+    out = tmp_path / "o"
+    command = ["reject", tmp_path / "pics", "--out", out, "--top-k", 2, *(["--move"] if move else [])]
+    calls = []
+
+    def flaky(source, target, moves):
+        calls.append(target)
+        if len(calls) > fault:
+            raise UnwritableFile("to move", "disk full", "Run the same command again to go on.")
+        put(source, target, moves)
+
+    monkeypatch.setattr(plan, "put", flaky)
+    assert cli(*command)[0] == 1
+    assert not (out / "report.csv").exists()
+    monkeypatch.setattr(plan, "put", put)
+    seen = scorer.seen
+    code, _, err = cli(*command)
+    assert code == 0
+    assert "cut short" in err
+    assert scorer.seen == seen
+    assert names(out / "kept") == ["p1.png", "p3.png"]
+    assert names(out / "rejected") == ["p0.png", "p2.png"]
+    assert names(tmp_path / "pics") == ([] if move else ["p0.png", "p1.png", "p2.png", "p3.png"])
+    assert names(out) == ["kept", "rejected", "report.csv"]
+    assert [row["rank"] for row in report(out)] == ["1", "2", "3", "4"]
+
+
+def test_a_file_of_the_plans_name_that_is_none_is_refused(cli, scorer, greys, tmp_path):
+    greys(10)
+    (tmp_path / "o").mkdir()
+    (tmp_path / "o" / "unfinished-move.csv").write_text("something else")
+    code, _, err = cli("reject", tmp_path / "pics", "--out", tmp_path / "o", "--top-k", 1)
+    assert code == 2
+    assert "plan of a reject run" in err
+
+
+def test_another_rule_never_leaves_a_picture_in_both_buckets(cli, scorer, greys, tmp_path):
+    greys(40, 80, 20)
+    out = tmp_path / "o"
+    assert cli("reject", tmp_path / "pics", "--out", out, "--top-k", 1)[0] == 0
+    code, _, err = cli("reject", tmp_path / "pics", "--out", out, "--top-k", 2)
+    assert code == 2
+    assert "Nothing was copied" in err
+    assert names(out / "kept") == ["p1.png"]
+    assert names(out / "rejected") == ["p0.png", "p2.png"]
+
+
+def test_out_may_be_the_inputs_folder_or_its_parent(cli, scorer, greys, tmp_path):
+    greys(40, 80)
+    for out in (tmp_path, tmp_path / "pics"):
+        for _ in range(2):
+            code, text, _ = cli("reject", tmp_path / "pics", "--out", out, "--top-k", 1)
+            assert code == 0
+            assert len(text.splitlines()) == 2
+        assert names(out / "kept") == ["p1.png"]
