@@ -9,6 +9,7 @@ from typing import Any
 
 import comfy.model_management
 import folder_paths
+import torch
 from PIL import Image, UnidentifiedImageError
 
 from ..core.errors import BadInput
@@ -50,10 +51,19 @@ def _picture(images: Stack, batch: ScoreBatch, place: int, texts: Mapping[str, s
         comfy.model_management.throw_exception_if_processing_interrupted()
         own = {**texts, **png_text(batch.take([place]), 0), PIXELS_KEY: pixels}
         with new_file(folder, expand("%score%", batch[place], 0, batch.spec.scale), number) as (temporary, final):
-            write_png(temporary, to_picture(rgb(images.channels_first()[place])), own)
+            write_png(temporary, _visible(rgb(images.channels_first()[place])), own)
         return final
 
     return Picture(batch[place], pixels, save)
+
+
+def _visible(image: torch.Tensor) -> Image.Image:
+    """[3, H, W] → a picture; NaN and infinite pixels become transparent, because a file would show them black."""
+    whole = torch.isfinite(image).all(dim=0)
+    picture = to_picture(image)
+    if not bool(whole.all()):
+        picture.putalpha(Image.fromarray((whole.cpu().numpy() * 255).astype("uint8")))
+    return picture
 
 
 def read_saved(path: Path) -> Known | None:

@@ -94,6 +94,7 @@ def test_the_files_know_their_score_and_keep_comfyuis_own_text(night, folder):
     assert rest.name.startswith("unscored")
     with Image.open(rest) as saved:
         assert "NaN" in json.loads(saved.text["latent_critic"])["reason"]
+        assert saved.getchannel("A").getextrema() == (0, 0)  # NaN pixels are transparent, never black
 
 
 def test_a_demoted_file_is_moved_bit_for_bit(night, folder):
