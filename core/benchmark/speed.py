@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,15 +35,29 @@ class SpeedRequest:
             raise BadInput("a small and a larger folder", str(self.folder), "The default is (100, 2000).")
 
 
-def run_speed(request: SpeedRequest) -> list[SpeedRow]:
+def run_speed(request: SpeedRequest, watch: Callable[[SpeedRow], object] | None = None) -> list[SpeedRow]:
     """Measure: six rows on the judge, and five more on a loaded model where a ComfyUI folder is given.
+
+    Args:
+        request: What to measure.
+        watch: Called with each row as soon as it is measured; may raise to stop.
 
     Raises:
         BadInput: the ComfyUI folder holds no ComfyUI, or it could not be started.
     """
-    rows = [*judge_rows(request.repeats), judge_bytes_row(), memory_row(*request.folder)]
+    rows = []
+    for row in _rows(request):
+        rows.append(row)
+        if watch is not None:
+            watch(row)
+    return rows
+
+
+def _rows(request: SpeedRequest) -> Iterator[SpeedRow]:
+    yield judge_bytes_row()
+    yield from judge_rows(request.repeats)
+    yield memory_row(*request.folder)
     if request.comfyui is not None:
         from .speed_comfyui import comfyui_rows
 
-        rows += comfyui_rows(request.comfyui, request.repeats)
-    return rows
+        yield from comfyui_rows(request.comfyui, request.repeats)

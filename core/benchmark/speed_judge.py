@@ -15,29 +15,32 @@ from .speed_row import SpeedRow, time_row
 from .timing import Job, interleaved
 
 _SIDE = 512
+_FEW = 8
 _CALLS = "1 forward of their 10 views, already cut, and 1 of the head"
 
 
 def judge_rows(repeats: int) -> list[SpeedRow]:
     """Four rows of times."""
     judge = Judge.load()
-    images = list(torch.rand(4, 3, _SIDE, _SIDE, generator=torch.Generator().manual_seed(0)))
+    images = list(torch.rand(2 * _FEW, 3, _SIDE, _SIDE, generator=torch.Generator().manual_seed(0)))
     two = images[:2]
     views = [(crops(image), global_view(image)) for image in two]
     twice = Blend([judge, judge])
     jobs: dict[str, Job] = {
         "two": lambda: judge.score(two),
         "bare": lambda: bare_judge(judge, views),
-        "four": lambda: judge.score(images),
+        "few": lambda: judge.score(images[:_FEW]),
+        "many": lambda: judge.score(images),
         "singly": lambda: [judge.score([image]) for image in two],
         "blend": lambda: twice.score(two),
     }
     timings = interleaved(jobs, repeats)
     row = partial(time_row, timings)
     size = f"of {_SIDE}×{_SIDE} px, {repeats} interleaved runs"
+    linear = f"{2 * _FEW} images over 2 × {_FEW} {size}"
     return [
         row("two", "bare", name="judge: over its bare network", limit=1.05, detail=f"2 images {size}; bare: {_CALLS}"),
-        row("four", "two", factor=2, name="judge: linear in images", limit=1.1, detail=f"4 images over 2 × 2 {size}"),
+        row("many", "few", factor=2, name="judge: linear in images", limit=1.1, detail=linear),
         row("two", "singly", name="judge: batched over one by one", limit=1.1, detail=f"2 images {size}"),
         row("blend", "two", factor=2, name="blend: over its two scorers", limit=1.05, detail=f"2 images {size}"),
     ]

@@ -1,10 +1,14 @@
-"""Peak memory of scoring a folder, measured in a process of its own: `python -m … FOLDER` prints it in bytes."""
+"""Peak memory of `latent-critic score FOLDER --json FILE`, measured in a process of its own.
+
+`python -m … ARGUMENTS` runs the command line with these arguments and then prints the peak in bytes as its last line.
+"""
 
 from __future__ import annotations
 
 import subprocess
 import sys
 import tempfile
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +18,7 @@ from ..errors import BadInput
 from .speed_row import SpeedRow
 
 _DISTINCT = 20
-_BATCH = 8
+_SIDE = 96  # decoded in no time; the judge mirrors it to one 256-px crop
 
 
 def memory_row(few: int, many: int) -> SpeedRow:
@@ -22,7 +26,10 @@ def memory_row(few: int, many: int) -> SpeedRow:
     with tempfile.TemporaryDirectory() as scratch:
         small, large = (_peak_of(_folder(Path(scratch) / str(count), count)) for count in (few, many))
     mebi = 2.0**20
-    detail = f"judge on a folder of {many} pictures, {large / mebi:.0f} MiB, over {few}, {small / mebi:.0f} MiB"
+    detail = (
+        f"`latent-critic score` on a folder of {many} pictures of {_SIDE}×{_SIDE} px, {large / mebi:.0f} MiB, "
+        f"over {few}, {small / mebi:.0f} MiB"
+    )
     return SpeedRow("judge: peak memory of a folder", large / small, 1.05, "peak memory", detail)
 
 
@@ -34,18 +41,19 @@ def _folder(folder: Path, count: int) -> Path:
         path = folder / f"{number:05d}.jpg"
         if number < _DISTINCT:
             rough = Image.fromarray(draw.integers(0, 256, (12, 16, 3), dtype=np.uint8))
-            rough.resize((256, 256), Image.Resampling.BICUBIC).save(path, quality=85)
+            rough.resize((_SIDE, _SIDE), Image.Resampling.BICUBIC).save(path, quality=85)
         else:
             path.write_bytes((folder / f"{number % _DISTINCT:05d}.jpg").read_bytes())
     return folder
 
 
 def _peak_of(folder: Path) -> int:
-    command = [sys.executable, "-m", __name__, str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    report = folder.with_name(f"{folder.name}.json")
+    command = [sys.executable, "-m", __name__, "score", str(folder), "--json", str(report), "--device", "cpu"]
+    done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", check=False)
     if done.returncode != 0:
         raise BadInput("a process that scores a folder", done.stderr.strip()[-500:], "Run `latent-critic score` on it.")
-    return int(done.stdout)
+    return int(done.stdout.splitlines()[-1])
 
 
 def peak_bytes() -> int:
@@ -61,16 +69,11 @@ def peak_bytes() -> int:
 
 
 def main(arguments: list[str]) -> int:
-    """Score a folder as the command line does, streaming, and write the peak to standard output."""
-    from ..image_files import batches, find_images, stream_images
-    from ..methods.judge import Judge
-
-    judge = Judge.load()
-    for group in batches(stream_images(find_images(arguments)), _BATCH):
-        judge.score([item.image for item in group if item.image is not None])
-        group.clear()
+    """Run the command line itself, then write this process's peak to standard output."""
+    # By name, since this room knows nothing of the command line: it is what is measured, not what measures.
+    code = import_module("..cli.main", __package__).main(arguments)
     sys.stdout.write(f"{peak_bytes()}\n")
-    return 0
+    return code
 
 
 if __name__ == "__main__":

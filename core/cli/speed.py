@@ -26,12 +26,17 @@ def add(subparsers: Subparsers) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Measure and print; 1 when a ratio is above its limit."""
-    from ..benchmark.speed import SpeedRequest, run_speed
-    from .console import say, table
+    from ..benchmark.speed import SpeedRequest, SpeedRow, run_speed
+    from .console import note, say, table
     from .results import write_json
 
     check_targets(arguments.json)
-    rows: list[dict[str, Any]] = [row.to_dict() for row in run_speed(SpeedRequest(arguments.comfyui))]
+
+    def watch(row: SpeedRow) -> None:
+        note(f"{row.name}: {row.ratio:.3f} of at most {row.limit:g} ({row.detail})")
+
+    note("measuring; each row is told as soon as it is there")
+    rows: list[dict[str, Any]] = [row.to_dict() for row in run_speed(SpeedRequest(arguments.comfyui), watch)]
     write_json(rows, arguments.json)
     if arguments.json is None:
         cells = [["", "ratio", "limit", "unit", "name", "detail"]]

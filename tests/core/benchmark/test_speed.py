@@ -1,5 +1,6 @@
 """The speed report: rows keep their contract, the clock its arithmetic, and the bare loop computes the same scores."""
 
+import json
 import time
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from latent_critic.core.benchmark.speed import SpeedRequest, SpeedRow, run_speed
 from latent_critic.core.benchmark.speed_comfyui import comfyui_rows
 from latent_critic.core.benchmark.speed_row import time_row
 from latent_critic.core.benchmark.timing import Timings, interleaved
+from latent_critic.core.cli.main import main
 from latent_critic.core.errors import BadInput
 from latent_critic.core.methods.judge import Judge
 from latent_critic.core.nets.views import crops, global_view
@@ -17,12 +19,28 @@ from latent_critic.core.nets.views import crops, global_view
 
 def test_five_rows_at_least_without_a_comfyui(monkeypatch):
     monkeypatch.setattr(speed, "memory_row", lambda few, many: SpeedRow("memory", 1.0, 1.05, "peak memory", ""))
-    rows = [row.to_dict() for row in run_speed(SpeedRequest(repeats=1))]
+    seen = []
+    found = run_speed(SpeedRequest(repeats=1), seen.append)
+    assert seen == found
+    rows = [row.to_dict() for row in found]
     assert len(rows) >= 5
     for row in rows:
         assert set(row) == {"name", "ratio", "limit", "unit", "detail"}
         assert row["ratio"] > 0
     assert len({row["name"] for row in rows}) == len(rows)
+
+
+def test_a_run_that_is_stopped_has_told_its_rows(monkeypatch, capsys):
+    def killed(few, many):
+        raise KeyboardInterrupt
+
+    rows = [SpeedRow("quick", 1.0, 1.05, "time", "as measured")]
+    monkeypatch.setattr(speed, "judge_rows", lambda repeats: rows)
+    monkeypatch.setattr(speed, "memory_row", killed)
+    assert main(["speed"]) == 130
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "quick: 1.000 of at most 1.05 (as measured)" in err.splitlines()
 
 
 def test_the_bare_loop_gives_the_judges_scores():
@@ -37,6 +55,24 @@ def test_peak_memory_is_that_of_a_process_of_its_own():
     row = speed_memory.memory_row(2, 4)
     assert 0.7 < row.ratio < 1.3
     assert "MiB" in row.detail
+    assert "`latent-critic score`" in row.detail
+
+
+def test_what_is_measured_is_the_command_itself(tmp_path, capsys):
+    """Not a loop of its own: the report is the command's."""
+    folder = speed_memory._folder(tmp_path / "pictures", 3)
+    report = tmp_path / "report.json"
+    assert speed_memory.main(["score", str(folder), "--json", str(report)]) == 0
+    assert len(json.loads(report.read_text(encoding="utf-8"))) == 3
+    assert int(capsys.readouterr().out.splitlines()[-1]) > 0
+    (folder / "broken.png").touch()
+    assert speed_memory.main(["score", str(folder), "--json", str(report)]) == 1
+
+
+def test_a_scoring_that_fails_gives_no_figure(tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(BadInput, match="pictures in the folder"):
+        speed_memory._peak_of(tmp_path / "empty")
 
 
 def test_peak_sees_memory_that_was_held_and_given_back():

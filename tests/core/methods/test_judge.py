@@ -84,7 +84,7 @@ def test_a_tensor_and_a_list_are_one(judge, coffee):
 
 @pytest.mark.parametrize("kind", ["gaussian_blur", "white_noise", "jpeg", "downscale", "pixelate"])
 def test_damage_lowers_the_score(judge, kind):
-    """Not here: over-exposure, impulse noise and contrast, steps of which the judge misses; motion blur, darken, quantise.
+    """Not here: over-exposure, impulse noise, contrast (the judge misses steps of them), motion blur, darken, quantise.
 
     The model card has the measured figures of all eleven kinds, tied to the shipped weights.
     """
