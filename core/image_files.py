@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import glob
+import logging
 import os
 import re
 import sys
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,8 @@ from .errors import BadInput, LatentCriticError, UnreadableFile
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+_log = logging.getLogger(__name__)
 
 #: The file names that a folder is searched for. A file that is named itself may have any name.
 EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif", ".jp2"})
@@ -48,15 +51,21 @@ def natural_key(text: str | Path) -> tuple[tuple[int, int, str], ...]:
     return tuple((0, int(part), part) if part.isdecimal() else (1, 0, part) for part in parts if part)
 
 
-def find_images(inputs: Sequence[str | Path] = (), list_file: str | Path | None = None) -> list[Path]:
+def find_images(
+    inputs: Sequence[str | Path] = (),
+    list_file: str | Path | None = None,
+    on_locked: Callable[[Path], object] | None = None,
+) -> list[Path]:
     """Pictures named by files, folders (searched recursively), glob patterns and a list file, in that order.
 
     Inside a folder or pattern files come in natural order; hidden files are left out; a file named twice counts once.
+    Links to files are followed, links to folders inside a folder are not.
 
     Args:
         inputs: Files, folders and patterns (``**`` crosses folders).
         list_file: A UTF-8 file with one path a line, or ``-`` for standard input. What it names is taken as it is: a
             missing file becomes a reason when it is read, not an error here.
+        on_locked: Told of each folder that may not be read; ``None`` logs a warning.
 
     Raises:
         BadInput: nothing was named, or a folder or pattern holds no picture.
@@ -64,29 +73,38 @@ def find_images(inputs: Sequence[str | Path] = (), list_file: str | Path | None 
     """
     found: dict[str, Path] = {}
     listed = _read_list(list_file) if list_file is not None else ()
-    for path in (*_expand_all(inputs), *listed):
+    for path in (*_expand_all(inputs, on_locked or _warn_locked), *listed):
         found.setdefault(os.path.realpath(path), path)
     if not found:
         raise BadInput("at least one picture", "none", "Name a picture, a folder, a pattern, or --list FILE.")
     return list(found.values())
 
 
-def _expand_all(inputs: Iterable[str | Path]) -> Iterator[Path]:
+def _warn_locked(folder: Path) -> None:
+    _log.warning("The folder %s may not be read; what is in it is left out.", folder)
+
+
+def _expand_all(inputs: Iterable[str | Path], on_locked: Callable[[Path], object]) -> Iterator[Path]:
     for given in inputs:
         path = Path(given).expanduser()
         if path.is_dir():
-            yield from _in_folder(path)
+            yield from _in_folder(path, on_locked)
         elif path.is_file():
             yield path
         elif glob.has_magic(str(given)):
-            yield from _in_pattern(str(path))
+            yield from _in_pattern(str(path), on_locked)
         else:
-            raise UnreadableFile(f"a picture or folder at {path}", "no such file or folder", "Check the path.")
+            got = "a pipe, a device or a broken link" if os.path.lexists(path) else "no such file or folder"
+            raise UnreadableFile(f"a picture or folder at {path}", got, "Check the path.")
 
 
-def _in_folder(folder: Path) -> list[Path]:
+def _in_folder(folder: Path, on_locked: Callable[[Path], object]) -> list[Path]:
     found: list[Path] = []
-    for parent, folders, names in os.walk(folder):
+
+    def locked(error: OSError) -> None:
+        on_locked(Path(error.filename))
+
+    for parent, folders, names in os.walk(folder, onerror=locked):
         folders[:] = [name for name in folders if not name.startswith(".")]
         found += [Path(parent, name) for name in names if _is_picture(name)]
     if not found:
@@ -95,7 +113,7 @@ def _in_folder(folder: Path) -> list[Path]:
     return sorted(found, key=natural_key)
 
 
-def _in_pattern(pattern: str) -> Iterator[Path]:
+def _in_pattern(pattern: str, on_locked: Callable[[Path], object]) -> Iterator[Path]:
     matches = [Path(match) for match in glob.glob(pattern, recursive=True)]  # noqa: PTH207 (patterns may be absolute)
     # A folder under ** is matched as well as the files in it, so only files count here.
     files = [path for path in matches if path.is_file() and _is_picture(path.name)]
@@ -103,7 +121,7 @@ def _in_pattern(pattern: str) -> Iterator[Path]:
         yield from sorted(files, key=natural_key)
     elif folders := [path for path in matches if path.is_dir()]:
         for folder in sorted(folders, key=natural_key):
-            yield from _in_folder(folder)
+            yield from _in_folder(folder, on_locked)
     else:
         raise BadInput(f"pictures that match {pattern}", "none", "Check the pattern and quote it for the shell.")
 
@@ -114,12 +132,16 @@ def _is_picture(name: str) -> bool:
 
 def _read_list(list_file: str | Path) -> list[Path]:
     try:
-        text = sys.stdin.read() if str(list_file) == "-" else Path(list_file).read_text(encoding="utf-8-sig")
+        text = sys.stdin.read() if str(list_file) == "-" else Path(list_file).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UnreadableFile(
             f"a text file with one path a line at {list_file}", f"{type(error).__name__}: {error}", "Check --list."
         ) from error
-    paths = [Path(line).expanduser() for line in text.splitlines() if line.strip()]
+    # Only line feeds part the lines: a name may hold U+2028 and others at which splitlines parts.
+    lines = text.removeprefix("\ufeff").replace("\r\n", "\n").split("\n")
+    if "\0" in text:
+        raise BadInput(f"one path a line in {list_file}", "a NUL byte", "Write the list with line feeds.")
+    paths = [Path(line).expanduser() for line in lines if line.strip()]
     if not paths:
         raise BadInput(f"one path a line in {list_file}", "an empty list", "Check how the list was written.")
     return paths

@@ -5,6 +5,8 @@ Inside core an image is float32 [3, H, W] RGB in [0, 1].
 
 from __future__ import annotations
 
+import os
+import stat
 import struct
 import zlib
 from collections.abc import Iterator
@@ -14,9 +16,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from .errors import BadInput, UnreadableFile
+from .memory import is_out_of_memory
 
 if TYPE_CHECKING:
     from .methods.contract import Images
@@ -100,7 +103,7 @@ def png_texts(path: str | Path) -> dict[str, str]:
         UnreadableFile: as :func:`picture_size`.
     """
     with _readable(path) as picture:
-        return {key: value for key, value in picture.info.items() if isinstance(value, str)}
+        return {str(key): value for key, value in picture.info.items() if isinstance(value, str)}
 
 
 def thumbnail(path: str | Path, side: int) -> Image.Image:
@@ -131,18 +134,45 @@ def to_picture(image: torch.Tensor, side: int | None = None) -> Image.Image:
 @contextmanager
 def _readable(path: str | Path) -> Iterator[Image.Image]:
     path = Path(path)
+    _check_regular(path)
     try:
         with Image.open(path) as picture:
             yield picture
     # Decoders meet a damaged file in many ways: what follows is what fuzzing them brought up.
     except (
-        OSError, ValueError, SyntaxError, EOFError, TypeError, IndexError, KeyError, OverflowError, MemoryError,
-        struct.error, zlib.error, Image.DecompressionBombError, Image.DecompressionBombWarning,
+        OSError, ValueError, SyntaxError, EOFError, TypeError, LookupError, ArithmeticError, MemoryError, RuntimeError,
+        AttributeError, AssertionError, struct.error, zlib.error,
+        Image.DecompressionBombError, Image.DecompressionBombWarning,
     ) as error:  # fmt: skip
-        got = "no such file" if not path.exists() else f"{type(error).__name__}: {error}"
-        raise UnreadableFile(
-            f"a readable picture at {path.name}", got, "Export the picture again, or leave it out."
-        ) from error
+        raise _unreadable(path, _plain(path, error)) from error
+
+
+def _check_regular(path: Path) -> None:
+    """Opening a pipe would wait for ever; a link that leads to itself, or a folder that is locked, cannot be seen."""
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError as error:
+        raise _unreadable(path, "no such file") from error
+    except (OSError, ValueError) as error:
+        raise _unreadable(path, getattr(error, "strerror", None) or str(error)) from error
+    if stat.S_ISDIR(mode):
+        raise _unreadable(path, "a folder" if os.access(path, os.R_OK | os.X_OK) else "a folder that may not be read")
+    if not stat.S_ISREG(mode):
+        raise _unreadable(path, "a pipe or device, not a file")
+
+
+def _plain(path: Path, error: Exception) -> str:
+    if not path.exists():
+        return "no such file"
+    if isinstance(error, UnidentifiedImageError):
+        return "an empty file" if path.stat().st_size == 0 else "a file of no picture format that can be read"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return f"out of memory: {error}" if is_out_of_memory(error) else f"{type(error).__name__}: {error}"
+
+
+def _unreadable(path: Path, got: str) -> UnreadableFile:
+    return UnreadableFile(f"a readable picture at {path.name}", got, "Export the picture again, or leave it out.")
 
 
 def _to_array(picture: Image.Image) -> np.ndarray:

@@ -29,7 +29,10 @@ def command(subparsers: Subparsers, name: str, summary: str, detail: str = "") -
 def add_images(parser: argparse.ArgumentParser) -> None:
     """What to read."""
     parser.add_argument(
-        "inputs", nargs="*", metavar="IMAGES", help="pictures, folders (searched recursively), quoted patterns"
+        "inputs",
+        nargs="*",
+        metavar="IMAGES",
+        help="pictures, folders (searched recursively; links to folders are not followed), quoted patterns",
     )
     parser.add_argument("--list", dest="list_file", metavar="FILE", help="a file with one path a line, or -")
 

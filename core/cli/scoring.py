@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import BadInput
 from ..image_files import LoadedImage, batches, find_images, stream_images
+from ..memory import is_out_of_memory
 from ..records import Score, ScoreBatch
 from .journal import FileStamp, Journal
 from .scorers import load_scorer
@@ -70,7 +71,10 @@ def score_files(request: ScoreRequest) -> ScoreBatch:
     Each score's ``index`` is the picture's place in that order, and its attribute ``path`` the file. A file that
     cannot be read or scored has a reason. Memory holds one batch and a few decoded pictures, however many there are.
     """
-    paths = find_images(request.inputs, request.list_file)
+    locked: list[Path] = []
+    paths = find_images(request.inputs, request.list_file, locked.append)
+    # A folder that may not be read is a failure with a reason, like a picture that may not.
+    paths += locked
     if request.leave_out:
         paths = _outside(paths, request.leave_out)
     scorer = load_scorer(request.scorer, request.device, request.weights)
@@ -125,13 +129,13 @@ def _score_group(scorer: Scorer, group: list[LoadedImage]) -> Iterator[Score]:
 
 def _within_memory(scorer: Scorer, images: list[Any]) -> list[Score]:
     """Score at once, or in halves when memory does not suffice; one image that is too much alone gets a reason."""
-    import torch
-
     if not images:
         return []
     try:
         return list(scorer.score(images))
-    except (torch.cuda.OutOfMemoryError, MemoryError) as error:
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
         if len(images) == 1:
             return [Score(None, 0, reason=f"out of memory: {error}")]
     middle = len(images) // 2

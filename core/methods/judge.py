@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ..images import as_list, reason_unscorable
+from ..memory import is_out_of_memory
 from ..nets.judge import JudgeNetwork, describe
 from ..nets.judge_file import JudgeFacts, digest, read
 from ..nets.views import crops, global_view
@@ -151,8 +152,8 @@ class Judge:
             start = sum(len(part) for part in parts)
             try:
                 parts.append(self._chunk(views[start : start + self.views]))
-            except torch.cuda.OutOfMemoryError:
-                if self.views == 1:
+            except (RuntimeError, MemoryError) as error:
+                if self.views == 1 or not is_out_of_memory(error):
                     raise
                 self.views = max(1, self.views // 2)
                 _log.warning("The judge ran out of memory; going on with %d views at a time.", self.views)

@@ -167,3 +167,13 @@ def test_streamed_pixels_are_the_pixels(tmp_path):
     Image.fromarray(pixels).save(tmp_path / "x.png")
     (item,) = stream_images([tmp_path / "x.png"])
     assert torch.equal(item.image, torch.from_numpy(pixels).permute(2, 0, 1).float() / 255)
+
+
+@pytest.mark.parametrize("standard_input", [True, False])
+def test_a_list_parts_at_line_feeds_alone_and_drops_its_mark(tmp_path, monkeypatch, standard_input):
+    odd = picture(tmp_path / "u\u2028sep.png")
+    content = f"\ufeff{odd}\r\n{tmp_path / 'gone.png'}\n"
+    listed = tmp_path / "list.txt"
+    listed.write_bytes(content.encode())
+    monkeypatch.setattr("sys.stdin", io.StringIO(content))
+    assert find_images([], "-" if standard_input else listed) == [odd, tmp_path / "gone.png"]

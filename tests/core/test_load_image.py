@@ -153,8 +153,8 @@ def test_missing_and_wrong_files(tmp_path):
     (tmp_path / "empty.jpg").touch()
     for name, words in (
         ("gone.png", "no such file"),
-        ("text.png", "cannot identify"),
-        ("empty.jpg", "cannot identify"),
+        ("text.png", "no picture format"),
+        ("empty.jpg", "an empty file"),
     ):
         with pytest.raises(UnreadableFile, match=words):
             load_image(tmp_path / name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import struct
 import subprocess
 import sys
 
@@ -40,7 +41,7 @@ def test_every_machine_readable_form_says_the_same(cli, scorer, greys, tmp_path)
     assert [row["index"] for row in rows] == [0, 1, 2]
     assert [row["score"] for row in rows] == [pytest.approx(40, abs=0.3), pytest.approx(80, abs=0.3), None]
     assert rows[0]["reason"] is None
-    assert "cannot identify" in rows[2]["reason"]
+    assert "no picture format" in rows[2]["reason"]
     assert {(row["scorer"], tuple(row["scale"]), row["direction"]) for row in rows} == {("judge", (0, 100), "higher")}
     assert from_csv(forms["csv"].read_text(encoding="utf-8")) == rows
     assert [json.loads(line) for line in forms["jsonl"].read_text(encoding="utf-8").splitlines()] == rows
@@ -256,3 +257,59 @@ def test_a_link_that_leads_to_itself_is_a_failed_picture(cli, scorer, greys, tmp
     assert "loop.png" in err
     code, _, err = cli("reject", tmp_path / "pics", "--out", tmp_path / "pics", "--top-k", 1)
     assert code == 1
+
+
+def test_memory_of_the_processor_that_runs_out_is_a_reason(scorer, greys, monkeypatch):
+    paths = greys(10, 20)
+    words = "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried"
+    real = scorer.score
+
+    def score(images, **rest):
+        if len(images) > 1 or float(images[0].mean()) > 0.15:
+            raise RuntimeError(words)
+        return real(images, **rest)
+
+    monkeypatch.setattr(scorer, "score", score)
+    first, second = score_files(ScoreRequest(tuple(map(str, paths))))
+    assert first.ok
+    assert second.reason.startswith("out of memory")
+    monkeypatch.setattr(scorer, "score", lambda images: (_ for _ in ()).throw(RuntimeError("shapes differ")))
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        score_files(ScoreRequest(tuple(map(str, paths))))
+
+
+def test_a_folder_that_may_not_be_read_is_a_failure(cli, scorer, greys, tmp_path, monkeypatch):
+    greys(10)
+    greys(20, folder="pics/locked")
+    real = os.scandir
+
+    def scandir(path):
+        if str(path).endswith("locked"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    code, _, err = cli("score", tmp_path / "pics", "--csv", tmp_path / "s.csv")
+    assert code == 1
+    assert "locked: a folder" in err
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes there")
+def test_a_pipe_is_a_failed_picture_and_does_not_hang(cli, scorer, greys, tmp_path):
+    greys(10)
+    os.mkfifo(tmp_path / "pics" / "x.png")
+    code, _, err = cli("score", tmp_path / "pics")
+    assert code == 1
+    assert "x.png: a pipe or device" in err
+
+
+def test_a_decoder_that_lacks_a_format_fails_one_picture(cli, scorer, greys, tmp_path):
+    """A DDS file of an unknown four-letter code makes Pillow raise NotImplementedError."""
+    (path,) = greys(10)
+    heading = struct.pack("<7I", 124, 0x1007, 64, 64, 0, 0, 0) + bytes(44)
+    heading += struct.pack("<II4s5I", 32, 0x4, b"ZZZZ", 0, 0, 0, 0, 0) + struct.pack("<5I", 0x1000, 0, 0, 0, 0)
+    (tmp_path / "odd.png").write_bytes(b"DDS " + heading + bytes(5000))
+    code, out, err = cli("score", path, tmp_path / "odd.png", "--json", "-")
+    assert code == 1
+    assert [row["reason"] is None for row in json.loads(out)] == [True, False]
+    assert "NotImplementedError" in err
