@@ -7,6 +7,7 @@ head that ships is then fitted to all of them with the same settings.
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -17,6 +18,7 @@ from torch import Tensor
 from ..benchmark.agreement import Agreement, agreement
 from ..data.rated import RatedSet
 from ..data.split import split_by_group
+from ..errors import BadInput, UnwritableFile
 from ..methods.judge import SHIPPED
 from ..nets.efficientnet_lite import EfficientNetLite0, load_imagenet
 from ..nets.judge import JudgeHead, JudgeNetwork
@@ -44,6 +46,10 @@ class JudgeRequest:
         settings: Of the head.
         seed: Of the split.
         shard: Pictures per cache file.
+
+    Raises:
+        BadInput: ``out`` is a folder, or ``cache`` a file, or either lies below a file.
+        UnwritableFile: the folder of either may not be written.
     """
 
     data: RatedSet
@@ -56,6 +62,17 @@ class JudgeRequest:
     settings: HeadSettings = field(default_factory=HeadSettings)
     seed: int = 0
     shard: int = 100
+
+    def __post_init__(self) -> None:
+        """Hours of work must not end at a file that cannot be written."""
+        if self.out.is_dir():
+            raise BadInput("a file for the trained judge", f"the folder {self.out}", "Name a .safetensors file in it.")
+        for target, folder in ((self.out, self.out.absolute().parent), (self.cache, self.cache.absolute())):
+            there = next(place for place in (folder, *folder.parents) if place.exists())
+            if not there.is_dir():
+                raise BadInput(f"a folder for {target}", f"the file {there}", "Name another folder.")
+            if not os.access(there, os.W_OK):
+                raise UnwritableFile(f"to write {target}", f"no right to write into {there}", "Name another folder.")
 
 
 @dataclass(frozen=True, slots=True)

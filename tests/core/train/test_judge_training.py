@@ -7,7 +7,7 @@ import pytest
 import torch
 from latent_critic.core.data.loaders import rated_csv
 from latent_critic.core.data.rated import RatedSet
-from latent_critic.core.errors import BadInput, UnreadableFile
+from latent_critic.core.errors import BadInput, UnreadableFile, UnwritableFile
 from latent_critic.core.methods.judge import SHIPPED, Judge
 from latent_critic.core.nets.judge_file import digest, read
 from latent_critic.core.nets.views import crops, global_view
@@ -161,6 +161,27 @@ def test_an_ensemble_is_the_mean_of_its_members():
     two = fit_head(inputs, mos, HeadSettings(members=1, width=8, epochs=8, batch=8, seed=1))
     ready = both.standardised(inputs)
     assert torch.allclose(both.logits(ready), (one.logits(ready) + two.logits(ready)) / 2, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("out", "cache", "words"),
+    [
+        ("folder", "cache", "the folder"),
+        ("file.txt/mine.safetensors", "cache", "the file"),
+        ("mine.safetensors", "file.txt", "the file"),
+    ],
+)
+def test_targets_that_cannot_be_written_are_refused_before_any_work(rated, tmp_path, out, cache, words):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file.txt").touch()
+    with pytest.raises(BadInput, match=words):
+        JudgeRequest(rated, tmp_path / out, tmp_path / cache)
+
+
+def test_a_folder_without_the_right_to_write_is_refused_before_any_work(rated, tmp_path, monkeypatch):
+    monkeypatch.setattr("os.access", lambda place, mode: False)
+    with pytest.raises(UnwritableFile, match="no right to write"):
+        JudgeRequest(rated, tmp_path / "new" / "mine.safetensors", tmp_path / "cache")
 
 
 def test_training_leaves_the_random_state_alone():
