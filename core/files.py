@@ -4,23 +4,42 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from .errors import LatentCriticError, UnwritableFile
 
 
 @contextmanager
 def whole_file(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path beside ``path``; on success it replaces ``path`` at once, on any error it is removed."""
+    """Yield a temporary path beside ``path``; on success it replaces ``path`` at once, on any error it is removed.
+
+    Raises:
+        UnwritableFile: the disk is full, or the folder takes no files.
+    """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp{path.suffix}")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         with temporary.open("rb+") as handle:
             os.fsync(handle.fileno())
         temporary.replace(path)
+    except LatentCriticError:
+        raise
+    except OSError as error:
+        raise unwritable(path, error) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # its folder could not be made
+            temporary.unlink(missing_ok=True)
+
+
+def unwritable(path: Path, error: OSError) -> UnwritableFile:
+    """What the system's refusal to write a file means to its user."""
+    words = error.strerror or str(error) or type(error).__name__
+    return UnwritableFile(
+        f"to write {path}", words, "Free some room on the disk, or name a place that you may write to."
+    )
 
 
 def write_text(path: str | Path, text: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
@@ -10,13 +11,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..data.rated import RatedImage, RatedSet
-from ..errors import BadInput
+from ..errors import BadInput, UnreadableFile
 from ..files import write_text
 from ..images import load_image
 from .agreement import agreement
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from ..methods.contract import Scorer
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +76,7 @@ class BenchmarkRow:
 
 
 def run_benchmark(request: BenchmarkRequest, watch: Callable[[int, int], None] | None = None) -> list[BenchmarkRow]:
-    """One row per scorer. Pictures are streamed: memory does not grow with the set.
+    """One row per scorer. Pictures are streamed: memory does not grow with the set. One that cannot be read is missing.
 
     Args:
         request: What to measure.
@@ -79,7 +84,6 @@ def run_benchmark(request: BenchmarkRequest, watch: Callable[[int, int], None] |
 
     Raises:
         BadInput: no scorer, or too few scores for an agreement.
-        UnreadableFile: a picture of the set cannot be read.
     """
     if not request.scorers:
         raise BadInput("at least one scorer", "none", "Name one, such as judge.")
@@ -98,7 +102,9 @@ def _measure(request: BenchmarkRequest, scorer: Scorer, step: Callable[[int], ob
     sign = 1.0 if scorer.spec.direction == "higher" else -1.0
     scores, ratings, done = [], [], 0
     for part in _parts(request.data.images, request.batch):
-        for image, score in zip(part, scorer.score([load_image(image.path) for image in part]), strict=True):
+        read = [(image, pixels) for image in part if (pixels := _pixels(image)) is not None]
+        given = scorer.score([pixels for _, pixels in read]) if read else ()
+        for (image, _), score in zip(read, given, strict=True):
             if score.value is not None:
                 scores.append(sign * score.value)
                 ratings.append(image.mos)
@@ -113,6 +119,14 @@ def _measure(request: BenchmarkRequest, scorer: Scorer, step: Callable[[int], ob
         missing=len(request.data.images) - len(scores),
         **found.to_dict(),  # type: ignore[arg-type]
     )
+
+
+def _pixels(image: RatedImage) -> Tensor | None:
+    try:
+        return load_image(image.path)
+    except UnreadableFile as error:
+        _log.warning("%s cannot be read and is left out: %s", image.path, error.got)
+        return None
 
 
 def _parts(images: Sequence[RatedImage], size: int) -> Iterator[Sequence[RatedImage]]:

@@ -67,7 +67,7 @@ def run(arguments: argparse.Namespace) -> int:
     from ..benchmark.runner import BenchmarkRequest, run_benchmark
     from .scorers import load_scorer
 
-    check_targets(arguments.json, arguments.csv, arguments.markdown)
+    check_targets(arguments.json, arguments.csv, arguments.markdown, arguments.log)
     if arguments.batch < 1 or arguments.resamples < 1:
         got = f"{arguments.batch}, {arguments.resamples}"
         raise BadInput("--batch and --resamples of at least 1", got, "Raise them.")

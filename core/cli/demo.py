@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..errors import BadInput
 from .arguments import Subparsers, command
 
 if TYPE_CHECKING:
@@ -51,8 +52,10 @@ def run(arguments: argparse.Namespace) -> int:
     from .console import note
     from .ladders import write_ladders
     from .scoring import ScoreRequest, score_files
+    from .sheet_file import check_sheet
 
-    request = DemoRequest(Path(arguments.out), tuple(arguments.kinds), device=arguments.device, seed=arguments.seed)
+    request = DemoRequest(Path(arguments.out), _kinds(arguments.kinds), device=arguments.device, seed=arguments.seed)
+    check_sheet(request.out / "contact_sheet.png")
     note(f"writing sample pictures with damage of {len(request.kinds)} kinds to {request.out / 'pictures'}")
     steps = write_ladders(request.out / "pictures", request.kinds, seed=request.seed)
     batch = score_files(
@@ -64,15 +67,25 @@ def run(arguments: argparse.Namespace) -> int:
     return 0 if all(score.ok for score in batch) else 1
 
 
+def _kinds(given: Sequence[str]) -> tuple[str, ...]:
+    """Each kind once, all of them known, before the first picture is written."""
+    from ..data.distortions import KINDS as KNOWN
+
+    for kind in given:
+        if kind not in KNOWN:
+            raise BadInput(f"a kind of damage out of {', '.join(KNOWN)}", repr(kind), "Use these names for --kinds.")
+    return tuple(dict.fromkeys(given))
+
+
 def _write_csv(steps: Sequence[Step], batch: ScoreBatch, target: Path) -> None:
-    from ..export import csv_line
+    from ..export import csv_line, printable
     from ..files import write_text
 
     lines = [("path", "picture", "distortion", "severity", "score")]
     lines += [
         (str(s.path), s.picture, s.distortion, s.severity, score.value) for s, score in zip(steps, batch, strict=True)
     ]
-    write_text(target, "".join(csv_line(line) for line in lines))
+    write_text(target, "".join(printable(csv_line(line)) for line in lines))
 
 
 def _write_sheet(steps: Sequence[Step], batch: ScoreBatch, request: DemoRequest) -> None:
@@ -80,10 +93,10 @@ def _write_sheet(steps: Sequence[Step], batch: ScoreBatch, request: DemoRequest)
     from PIL import ImageOps
 
     from ..contact_sheet import Mark, Titles, contact_sheet
-    from ..files import whole_file
     from ..images import thumbnail
     from ..selection.policy import numeral
     from .ladders import count_falls
+    from .sheet_file import save_sheet
 
     places = {(step.picture, step.distortion, step.severity): place for place, step in enumerate(steps)}
     pictures = list(dict.fromkeys(step.picture for step in steps))
@@ -118,8 +131,7 @@ def _write_sheet(steps: Sequence[Step], batch: ScoreBatch, request: DemoRequest)
             titles,
         ),
     )
-    with whole_file(request.out / "contact_sheet.png") as temporary:
-        sheet.save(temporary, "PNG", optimize=True)
+    save_sheet(sheet, request.out / "contact_sheet.png")
 
 
 def _tell(steps: Sequence[Step], batch: ScoreBatch, request: DemoRequest) -> None:

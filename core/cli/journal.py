@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from ..errors import BadInput
+from ..errors import BadInput, LatentCriticError
+from ..files import unwritable
 from ..records import Score, ScoreSpec
 
 _FORMAT = 1
@@ -53,11 +55,14 @@ class Journal:
         self._values: dict[FileStamp, float] = {}
         if self.path.is_dir():
             raise self._foreign("a folder")
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0), 0o644)
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0), 0o644)
+        except OSError as error:
+            raise unwritable(self.path, error) from error
         try:
             self._read(heading)
-        except BadInput:
+        except LatentCriticError:
             self.close()
             raise
 
@@ -87,9 +92,12 @@ class Journal:
 
     def _append(self, text: str) -> None:
         left = text.encode("ascii")
-        while left:
-            left = left[os.write(self._file, left) :]
-        os.fsync(self._file)
+        try:
+            while left:
+                left = left[os.write(self._file, left) :]
+            os.fsync(self._file)
+        except OSError as error:
+            raise unwritable(self.path, error) from error
 
     def _read(self, heading: dict[str, Any]) -> None:
         content = self.path.read_bytes()
@@ -105,7 +113,8 @@ class Journal:
         if "latent_critic_journal" not in found[0]:
             raise self._foreign("a file of another kind")
         if found[0] != heading:
-            scorer = found[0].get("spec", {}).get("name")
+            spec = found[0].get("spec")
+            scorer = spec.get("name") if isinstance(spec, dict) else "unknown"
             raise self._foreign(f"the journal of another scorer, other settings or another version ({scorer})")
         for number, record in enumerate(found[1:], 2):
             try:
@@ -113,6 +122,8 @@ class Journal:
                 value = record["score"]
             except KeyError as error:
                 raise self._foreign(f"no {error} in line {number}") from error
+            if not _well_formed(stamp, value):
+                raise self._foreign(f"values of other kinds in line {number}")
             if value is not None:
                 self._values[stamp] = float(value)
         os.ftruncate(self._file, len(whole))
@@ -120,7 +131,7 @@ class Journal:
     def _parsed(self, number: int, line: bytes) -> dict[str, Any]:
         try:
             record = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise self._foreign(f"line {number} is no JSON") from error
         if not isinstance(record, dict):
             raise self._foreign(f"line {number} is no JSON object")
@@ -128,6 +139,12 @@ class Journal:
 
     def _foreign(self, got: str) -> BadInput:
         return BadInput(f"a journal of this scorer at {self.path}", got, "Name another file for --resume.")
+
+
+def _well_formed(stamp: FileStamp, value: Any) -> bool:
+    if not isinstance(stamp.path, str) or type(stamp.size) is not int or type(stamp.changed) is not int:
+        return False
+    return value is None or (type(value) in (int, float) and abs(value) <= sys.float_info.max)
 
 
 def _line(record: dict[str, Any]) -> str:

@@ -59,7 +59,9 @@ def _families() -> list[dict[str, Any]]:
 def _assets(root: Path) -> list[dict[str, Any]]:
     found = []
     for path in sorted(root.rglob("*.safetensors")):
-        cards = sorted(path.parent.glob("*.md"))
+        # The card lies beside the weights, or above them where several files share one.
+        inside = [folder for folder in path.parents if root in folder.parents]
+        cards = [card for folder in inside for card in sorted(folder.glob("*.md"))]
         found.append(
             {
                 "name": f"{path.parent.name}/{path.name}",

@@ -21,8 +21,10 @@ def load_scorer(name: str, device: str = "auto", weights: str | Path | None = No
     """
     info = method(name)
     if not info.available:
-        usable = ", ".join(known.name for known in METHODS if known.available)
-        raise BadInput(f"a scorer of this version ({usable})", f"{name}, which is planned", "Use another scorer.")
+        usable = ", ".join(known.name for known in METHODS if known.available and known.needs == ("image",))
+        raise BadInput(
+            f"a scorer that the command line has ({usable})", f"{name}, which is planned", "Use another scorer."
+        )
     if name != "judge":
         raise BadInput(
             "a scorer that needs only images",

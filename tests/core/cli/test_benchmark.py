@@ -73,6 +73,7 @@ def test_pictures_without_a_score_are_named_and_make_code_one(cli, rated, scorer
         (["--data", "csv", "--root", "gone.csv"], "list of ratings"),
         (["--data", "csv", "--root", "x", "--batch", "0"], "--batch"),
         (["--data", "csv", "--root", "x", "--json", "-", "--csv", "-"], "different output"),
+        (["--data", "csv", "--root", "x", "--log", "."], "a file name for the output"),
     ],
 )
 def test_bad_input(cli, rated, arguments, words):
@@ -85,3 +86,11 @@ def test_a_part_that_is_not_there(cli, rated):
     code, _, err = cli("benchmark", *rated, "--split", "train")
     assert code == 2
     assert "a part of ratings" in err
+
+
+def test_an_unreadable_picture_is_missing(cli, rated, scorer):
+    (rated[3].parent / "p0.png").write_bytes(b"?")
+    code, out, err = cli("benchmark", *rated, "--json")
+    assert code == 1
+    assert json.loads(out)[0]["missing"] == 1
+    assert "1 pictures got no score" in err

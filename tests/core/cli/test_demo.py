@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -86,3 +88,23 @@ def test_without_scikit_image_it_says_what_to_install(cli, scorer, tmp_path, mon
     assert "latent-critic[demo]" in err
     with pytest.raises(MissingDependency):
         ladders.write_ladders(tmp_path, ["jpeg"])
+
+
+def test_a_kind_named_twice_counts_once_and_an_unknown_one_writes_nothing(cli, scorer, tmp_path, two_pictures):
+    assert cli("demo", "--out", tmp_path / "d", "--kinds", "jpeg", "jpeg")[0] == 0
+    assert cli("demo", "--out", tmp_path / "e", "--kinds", "jpeg", "rust")[0] == 2
+    assert not (tmp_path / "e").exists()
+
+
+def test_an_out_that_is_a_file_is_refused(cli, scorer, tmp_path):
+    (tmp_path / "f").write_text("mine")
+    code, _, err = cli("demo", "--out", tmp_path / "f")
+    assert code == 2
+    assert "Name another folder" in err
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="file names are text there")
+def test_a_folder_whose_name_is_no_text(cli, scorer, tmp_path, two_pictures):
+    out = tmp_path / os.fsdecode(b"d\xff")
+    assert cli("demo", "--out", out, "--kinds", "jpeg")[0] == 0
+    assert (out / "scores.csv").exists()

@@ -114,6 +114,10 @@ def test_models_lists_families_and_assets_by_their_headers(cli, tmp_path, monkey
     assert asset["metadata"] == {"n": 2000, "name": "a judge", "srcc": {"biq": 0.5}}
     assert asset["bytes"] == (tmp_path / "judge" / "w.safetensors").stat().st_size
     assert asset["card"].endswith("CARD.md")
+    (tmp_path / "judge" / "deep").mkdir()
+    save_file({"w": np.zeros(1)}, tmp_path / "judge" / "deep" / "w.safetensors")
+    assert models._assets(tmp_path)[0]["card"].endswith("CARD.md")
+    (tmp_path / "judge" / "deep" / "w.safetensors").unlink()
     save_file({"w": np.zeros(1)}, tmp_path / "judge" / "w.safetensors", {"latent_critic_judge": json.dumps(metadata)})
     assert models._assets(tmp_path)[0]["metadata"] == metadata
     monkeypatch.setattr(models, "_assets", lambda _: [asset])

@@ -154,3 +154,33 @@ def test_cut_at_any_byte_it_keeps_every_whole_line(tmp_path, data):
         assert [journal.value(stamp) for stamp in stamps(whole)] == values[:whole]
     assert all(json.loads(line) for line in path.read_bytes().splitlines())
     assert path.read_bytes().endswith(b"\n")
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"path": ["x"], "size": 1, "changed": 1, "score": 3},
+        {"path": "x", "size": "1", "changed": 1, "score": 3},
+        {"path": "x", "size": 1, "changed": 1, "score": "abc"},
+        {"path": "x", "size": 1, "changed": 1, "score": float("nan")},
+        {"path": "x", "size": 1, "changed": 1, "score": True},
+    ],
+)
+def test_lines_of_other_kinds_of_values_are_refused(tmp_path, record):
+    path = tmp_path / "j"
+    Journal(path, SPEC).close()
+    with path.open("a") as file:
+        file.write(json.dumps(record) + "\n")
+    content = path.read_bytes()
+    with pytest.raises(BadInput, match="line 2"):
+        Journal(path, SPEC)
+    assert path.read_bytes() == content
+
+
+def test_a_full_disk_names_the_journal(cli, scorer, greys, tmp_path, monkeypatch):
+    greys(50)
+    monkeypatch.setattr("os.fsync", lambda handle: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    code, _, err = cli("score", tmp_path / "pics", "--resume", tmp_path / "j")
+    assert code == 1
+    assert f"write {tmp_path / 'j'}" in err
+    assert "Free some room" in err

@@ -140,7 +140,7 @@ def test_a_list_names_files_and_missing_ones_get_a_reason(cli, scorer, greys, tm
         (["{empty}"], "pictures in the folder"),
         (["{pics}", "--scorer", "no_such"], "a method of"),
         (["{pics}", "--scorer", "zero_shot"], "needs only images"),
-        (["{pics}", "--scorer", "lgdm"], "planned"),
+        (["{pics}", "--scorer", "lgdm"], "command line has (judge)"),
         (["{pics}", "--device", "cuda:99"], "device"),
         (["{pics}", "--device", "toaster"], "device"),
         (["{pics}", "--batch", "0"], "--batch"),
@@ -182,6 +182,8 @@ def test_a_full_disk_leaves_the_old_file(cli, scorer, greys, tmp_path, monkeypat
     code, _, err = cli("score", tmp_path / "pics", "--csv", old)
     assert code == 1
     assert "No space left on device" in err
+    assert str(old) in err
+    assert "Free some room" in err
     assert old.read_text() == "old"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["pics", "scores.csv"]
 
