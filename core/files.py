@@ -37,9 +37,11 @@ def whole_file(path: str | Path) -> Iterator[Path]:
 def unwritable(path: Path, error: OSError) -> UnwritableFile:
     """What the system's refusal to write a file means to its user."""
     words = error.strerror or str(error) or type(error).__name__
-    return UnwritableFile(
+    found = UnwritableFile(
         f"to write {path}", words, "Free some room on the disk, or name a place that you may write to."
     )
+    found.strerror = words  # the system's own words, for callers that say it in theirs
+    return found
 
 
 def write_text(path: str | Path, text: str) -> None:
