@@ -16,7 +16,7 @@ from .timing import Job, interleaved
 
 _SIDE = 512
 _FEW = 8
-_CALLS = "1 forward of their 10 views, already cut, and 1 of the head"
+_CALLS = "10 forwards of 1 view, already cut, and 2 of the head"
 
 
 def judge_rows(repeats: int) -> list[SpeedRow]:
@@ -48,13 +48,15 @@ def judge_rows(repeats: int) -> list[SpeedRow]:
 
 @torch.inference_mode()
 def bare_judge(judge: Judge, views: list[tuple[Tensor, Tensor]]) -> list[float]:
-    """The network alone on views already cut, all of 256×256 px: 1 forward of them all, 1 of the head."""
+    """The network alone on views already cut: a forward for each view, as a CPU wants it; one of the head a picture."""
     network = judge.network
-    stacks = [stack for pair in views for stack in pair]
-    rows = network.statistics(torch.cat(stacks).contiguous(memory_format=torch.channels_last))
-    parts = rows.split([len(stack) for stack in stacks])
-    described = [describe(cut[None], whole) for cut, whole in zip(parts[::2], parts[1::2], strict=True)]
-    return network.head(torch.cat(described)).tolist()
+    scores = []
+    for cut, whole in views:
+        rows = [
+            network.statistics(view[None].contiguous(memory_format=torch.channels_last)) for view in [*cut, whole[0]]
+        ]
+        scores.append(float(network.head(describe(torch.cat(rows[:-1])[None], rows[-1]))))
+    return scores
 
 
 def judge_bytes_row() -> SpeedRow:

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 SHIPPED = Path(__file__).parent.parent / "assets" / "judge" / "judge.safetensors"
 BLIND_TO = "hands, faces, anatomy, meaning, and whether a picture fits its prompt"
 _LEAST_SIDE = 32
-_VIEWS_AT_ONCE = 20
+#: One view's activations stay in a CPU's caches; more views in one forward were slower per view there. A GPU wants many.
+_VIEWS_ON_CPU, _VIEWS_ON_GPU = 1, 20
 
 _log = logging.getLogger(__name__)
 
@@ -48,7 +49,8 @@ class Judge:
         facts: What its file says.
         weights: Digest of the file, recorded in the spec.
         device: Where views go; the module's own device when ``None``.
-        views: How many 256-px views one forward holds at most; halved on running out of memory.
+        views: How many 256-px views one forward holds at most, by the device when ``None``; halved on running out of
+            memory.
     """
 
     def __init__(
@@ -58,9 +60,11 @@ class Judge:
         weights: str = "",
         *,
         device: torch.device | str | None = None,
-        views: int = _VIEWS_AT_ONCE,
+        views: int | None = None,
     ) -> None:
-        self.network, self.facts, self.device, self.views = network, facts, device, max(1, views)
+        self.network, self.facts, self.device = network, facts, device
+        on_cpu = torch.device(device or network.backbone.stem.conv.weight.device).type == "cpu"
+        self.views = max(1, views) if views is not None else _VIEWS_ON_CPU if on_cpu else _VIEWS_ON_GPU
         self._spec = ScoreSpec(
             name="judge",
             scale=(0.0, 100.0),
