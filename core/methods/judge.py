@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 SHIPPED = Path(__file__).parent.parent / "assets" / "judge" / "judge.safetensors"
 BLIND_TO = "hands, faces, anatomy, meaning, and whether a picture fits its prompt"
 _LEAST_SIDE = 32
-#: One view's activations stay in a CPU's caches; more views in one forward were slower per view there. A GPU wants many.
+#: One view's activations stay in a CPU's caches; larger batches were slower per view there. A GPU wants many.
 _VIEWS_ON_CPU, _VIEWS_ON_GPU = 1, 20
 
 _log = logging.getLogger(__name__)
