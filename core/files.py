@@ -40,7 +40,7 @@ def unwritable(path: Path, error: OSError) -> UnwritableFile:
     found = UnwritableFile(
         f"to write {path}", words, "Free some room on the disk, or name a place that you may write to."
     )
-    found.errno, found.strerror = error.errno, words  # for callers that say it in their own way
+    found.strerror = words  # the system's own words, for callers that say it in theirs
     return found
 
 

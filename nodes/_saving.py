@@ -156,7 +156,8 @@ def _ends_its_line(log: BinaryIO) -> bool:
 
 def unwritable(path: Path, error: OSError) -> UnwritableFile:
     """The error for the user when a file could not be written."""
-    if error.errno in (errno.ENAMETOOLONG, errno.EINVAL):
+    cause = error.__cause__ if isinstance(error.__cause__, OSError) else error  # core/files.py wraps the system's error
+    if cause.errno in (errno.ENAMETOOLONG, errno.EINVAL):
         shown = path.name if len(path.name) <= 60 else f"{path.name[:57]}…"
         return UnwritableFile(f"to write {shown}", error.strerror or str(error), "Use a shorter and plainer file name.")
     return UnwritableFile(
