@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import folder_paths
 
-from ..core.hosts.comfyui.own_nets import layer_ops, place
+from ..core.hosts.comfyui.own_nets import ACTIVATIONS, layer_ops, place
 from ..core.methods.judge import SHIPPED, Judge
 from ..core.nets.judge_file import digest, read
 from ..core.nets.views import SIDE
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 #: The choice that means the weights of this pack.
 BUILT_IN = "built in"
 _FOLDER = "quality_judges"
-#: The largest activations of one forward, in units of its input's bytes (as core/hosts/comfyui/own_nets.py has it).
-_ACTIVATIONS = 32
 
 
 class PlacedJudge:
@@ -40,7 +38,7 @@ class PlacedJudge:
     def score(self, images: Images, prompts: Sequence[str] | None = None, *, watch: Watch | None = None) -> ScoreBatch:
         """Score every image, in order."""
         pixels = self._judge.views * 3 * SIDE * SIDE
-        self._placed.load(memory_required=_ACTIVATIONS * pixels * 4)
+        self._placed.load(memory_required=ACTIVATIONS * pixels * 4)
         return self._judge.score(images, prompts, watch=watch)
 
 

@@ -11,7 +11,7 @@ from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
 #: An estimate, not measured on a card: a small CNN's largest activations, in units of its input's bytes.
-_ACTIVATIONS = 32
+ACTIVATIONS = 32
 
 
 def layer_ops() -> Any:
@@ -52,7 +52,7 @@ class PlacedNetwork(torch.nn.Module):
 
     def forward(self, x: Tensor) -> Any:
         """The network's own output for ``x``."""
-        self.load(_ACTIVATIONS * x.numel() * x.element_size())
+        self.load(ACTIVATIONS * x.numel() * x.element_size())
         return self.network(x.to(self.device))
 
 
