@@ -59,6 +59,19 @@ def renamed(theirs):
     return found
 
 
+def assert_maps_equal(ours, theirs, pixels):
+    with torch.inference_mode():
+        x = theirs.bn1(theirs.conv_stem((pixels - MEAN) / STD))
+        expected = [x]
+        for stage in theirs.blocks:
+            x = stage(x)
+            expected.append(x)
+        expected.append(theirs.bn2(theirs.conv_head(x)))
+        for channels, mine, other in zip(MAP_CHANNELS, ours.features(pixels), expected, strict=True):
+            assert mine.shape[1] == channels
+            assert float((mine - other).square().mean().sqrt()) < 1e-4 * float(other.std())
+
+
 @pytest.mark.parametrize("size", [(256, 256), (224, 320), (97, 130)])
 def test_maps_equal_timms(timm, size):
     torch.manual_seed(0)
@@ -71,17 +84,19 @@ def test_maps_equal_timms(timm, size):
             module.bias.data.normal_(0, 0.1)
     ours = EfficientNetLite0().eval()
     ours.load_state_dict(fold_state_dict(renamed(theirs.state_dict())))
-    pixels = torch.rand(2, 3, *size)
-    with torch.inference_mode():
-        x = theirs.bn1(theirs.conv_stem((pixels - MEAN) / STD))
-        expected = [x]
-        for stage in theirs.blocks:
-            x = stage(x)
-            expected.append(x)
-        expected.append(theirs.bn2(theirs.conv_head(x)))
-        for channels, mine, other in zip(MAP_CHANNELS, ours.features(pixels), expected, strict=True):
-            assert mine.shape[1] == channels
-            assert float((mine - other).square().mean().sqrt()) < 1e-4 * float(other.std())
+    assert_maps_equal(ours, theirs, torch.rand(2, 3, *size))
+
+
+@pytest.mark.parametrize("name", ["astronaut", "coffee", "chelsea"])
+def test_maps_equal_timms_with_the_packages_weights_on_pictures(timm, package_file, name):
+    theirs = timm.create_model("tf_efficientnet_lite0", pretrained=False).eval()
+    weights = torch.load(package_file, weights_only=True)
+    names = renamed({key: key for key in theirs.state_dict()})
+    filled = {key: weights[package] for package, key in names.items() if package in weights}
+    assert set(filled) >= {key for key in theirs.state_dict() if not key.startswith("classifier")}
+    theirs.load_state_dict(filled, strict=False)
+    pixels = torch.from_numpy(getattr(data, name)()).permute(2, 0, 1)[None].float() / 255.0
+    assert_maps_equal(load_imagenet(package_file), theirs, pixels[..., :256, :320])
 
 
 @pytest.mark.parametrize(
