@@ -25,6 +25,11 @@ _GAMMA = 5.0
 _DROP_CAPTION = 0.1
 #: Share of crops that stay untouched.
 _CLEAN = 0.35
+#: How often a kind of damage is drawn, where it is not once: few other kinds have the words of these two.
+_TIMES = {"jpeg": 3, "white_noise": 2}
+_DRAWN = tuple(kind for kind in KINDS for _ in range(_TIMES.get(kind, 1)))
+#: Levels below this one are where quality is read (LGDM and GenzIQA: t < 100).
+_LOW = 200
 _CHUNK = 16
 
 
@@ -70,7 +75,7 @@ class DenoiserTask:
         request, pool = self._request, self._current_pool(step)
         generator = step_generator(request.seed, step)
         rows = torch.randint(len(pool.latents), (request.batch,), generator=generator)
-        levels = torch.randint(_LEVELS, (request.batch,), generator=generator)
+        levels = _draw_levels(request.batch, request.low_noise, generator)
         dropped = torch.rand(request.batch, generator=generator) < _DROP_CAPTION
         tokens = torch.where(dropped[:, None], self._empty, pool.tokens[rows]).to(request.device)
         clean = pool.latents[rows].to(torch.float32)
@@ -111,7 +116,7 @@ class DenoiserTask:
     def _captioned_crop(self, generator: torch.Generator) -> tuple[Tensor, str]:
         picture = self._pictures[int(torch.randint(len(self._pictures), (), generator=generator))]
         crop = random_crop(picture.pixels, self._request.size, generator)
-        kind = KINDS[int(torch.randint(len(KINDS), (), generator=generator))]
+        kind = _DRAWN[int(torch.randint(len(_DRAWN), (), generator=generator))]
         severity = 0
         if float(torch.rand((), generator=generator)) >= _CLEAN:
             severity = 1 + int(torch.randint(5, (), generator=generator))
@@ -120,3 +125,9 @@ class DenoiserTask:
 
     def _tokens(self, captions: list[str]) -> Tensor:
         return self._tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt").input_ids
+
+
+def _draw_levels(count: int, low: float, generator: torch.Generator) -> Tensor:
+    """Timesteps [count]: this share of them below ``_LOW``, the others anywhere."""
+    anywhere = torch.randint(_LEVELS, (count,), generator=generator)
+    return torch.where(torch.rand(count, generator=generator) < low, anywhere * _LOW // _LEVELS, anywhere)

@@ -51,6 +51,7 @@ class Request:
         perceptual: Weight of the perceptual term in the autoencoder's loss.
         pool: Crops encoded at a time for the denoiser; after ``pool_steps`` steps others are encoded.
         pool_steps: How long a pool is used.
+        low_noise: Share of the denoiser's rows that are drawn from t < 200 alone, where quality is read.
         seed: Seed of everything that is drawn.
         device: Where to train.
         precision: ``bf16`` runs under autocast, ``fp32`` does not; ``auto`` is bf16 on a GPU.
@@ -75,6 +76,7 @@ class Request:
     perceptual: float = 0.0
     pool: int = 2048
     pool_steps: int = 500
+    low_noise: float = 0.4
     seed: int = 0
     device: str = "cpu"
     precision: Literal["auto", "bf16", "fp32"] = "auto"
@@ -90,6 +92,9 @@ class Request:
         if self.batch < 1 or self.pool < self.batch or self.minutes <= 0:
             got = f"batch {self.batch}, pool {self.pool}, minutes {self.minutes}"
             raise BadInput("batch ≥ 1, pool ≥ batch, minutes > 0", got, "Raise them.")
+
+        if not 0 <= self.low_noise <= 1:
+            raise BadInput("a share from 0 to 1", f"low_noise {self.low_noise}", "0 draws all levels alike.")
 
     @property
     def autocast(self) -> bool:
