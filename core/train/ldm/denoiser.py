@@ -75,7 +75,7 @@ class DenoiserTask:
         request, pool = self._request, self._current_pool(step)
         generator = step_generator(request.seed, step)
         rows = torch.randint(len(pool.latents), (request.batch,), generator=generator)
-        levels = _draw_levels(request.batch, request.low_noise, generator)
+        levels = draw_levels(request.batch, request.low_noise, generator)
         dropped = torch.rand(request.batch, generator=generator) < _DROP_CAPTION
         tokens = torch.where(dropped[:, None], self._empty, pool.tokens[rows]).to(request.device)
         clean = pool.latents[rows].to(torch.float32)
@@ -127,7 +127,7 @@ class DenoiserTask:
         return self._tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt").input_ids
 
 
-def _draw_levels(count: int, low: float, generator: torch.Generator) -> Tensor:
+def draw_levels(count: int, low: float, generator: torch.Generator) -> Tensor:
     """Timesteps [count]: this share of them below ``_LOW``, the others anywhere."""
     anywhere = torch.randint(_LEVELS, (count,), generator=generator)
     return torch.where(torch.rand(count, generator=generator) < low, anywhere * _LOW // _LEVELS, anywhere)

@@ -102,3 +102,12 @@ def test_held_back_pictures_are_not_trained_on(ldm, pictures):
     assert held
     assert not train & held
     assert len(train | held) == 12
+
+
+def test_a_share_of_the_levels_is_drawn_where_quality_is_read(ldm):
+    generator = torch.Generator().manual_seed(0)
+    alike, low = (ldm.denoiser.draw_levels(4000, share, generator) for share in (0.0, 0.5))
+    assert int(alike.max()) > 900
+    assert (alike < 200).float().mean().item() == pytest.approx(0.2, abs=0.03)
+    assert (low < 200).float().mean().item() == pytest.approx(0.6, abs=0.03)
+    assert int(ldm.denoiser.draw_levels(4000, 1.0, generator).max()) < 200
