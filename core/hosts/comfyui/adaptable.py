@@ -1,0 +1,71 @@
+"""A ComfyBackbone over which learnable text vectors and LoRA can be laid."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from ...backbone.adaptation import CrossLora, SoftPrompts, TextSpace, Where
+from ...backbone.contracts import Conditioning
+from ...errors import BadInput
+from . import context, denoiser, lora
+from .backbone import ComfyBackbone
+from .tapping import Tapping
+from .unet_taps import unet_taps
+
+logger = logging.getLogger(__name__)
+
+
+class AdaptableComfyBackbone(ComfyBackbone):
+    """See :class:`~....backbone.adaptation.AdaptableBackbone`; arguments and errors are :class:`ComfyBackbone`'s."""
+
+    def __init__(self, model: Any, clip: Any = None, vae: Any = None) -> None:
+        super().__init__(model, clip, vae)
+        self._places = unet_taps(model.model.diffusion_model)
+        self._names = lora.weight_names(model.model.diffusion_model, self._places)
+        self._lora = CrossLora()
+
+    def text_spaces(self) -> Mapping[str, TextSpace]:
+        """The text encoders' inputs, by letter."""
+        return context.text_spaces(self._need_clip())
+
+    def suffixes(self, words: Sequence[str], context_size: int) -> dict[str, tuple[tuple[int, ...], ...]]:
+        """Token ids of each text after ``context_size`` vectors, for each encoder."""
+        return context.suffixes(self._need_clip(), words, context_size)
+
+    def token_vectors(self, ids: Sequence[int], encoder: str) -> Tensor:
+        """The encoder's own vectors of these tokens [n, width], float32 on the CPU."""
+        return context.token_vectors(self._need_clip(), ids, encoder)
+
+    def embed_soft(self, prompts: SoftPrompts) -> Conditioning:
+        """Through the user's own text encoder, with its own masks and layer."""
+        return context.embed_soft(self._need_clip(), prompts)
+
+    def cross_shapes(self) -> Mapping[Where, tuple[int, int]]:
+        """(out, in) of every matrix of the text cross-attention."""
+        return lora.matrix_shapes(self._model.model, self._names)
+
+    def adapted(self, change: CrossLora) -> AdaptableComfyBackbone:
+        """The same MODEL with LoRA over it, on a clone; ComfyUI takes it off when it loads the user's MODEL again."""
+        change.check(self.cross_shapes())
+        other = copy.copy(self)
+        other._lora, other._patcher = change, denoiser.own_clone(self._model)
+        if change.layers:
+            lora.add(other._patcher, change, self._names)
+        other._tapping = Tapping(self._places, self._family.latent_channels)
+        other._tapping.install(other._patcher)
+        return other
+
+    def held_bytes(self) -> Mapping[str, int]:
+        """Bytes of the LoRA matrices, and of the originals that ComfyUI keeps of the weights they change, now."""
+        patched = [self._names[where] for where in self._lora.layers]
+        return {"lora": self._lora.bytes, "backup": lora.backup_bytes(self._patcher, patched)}
+
+    def _need_clip(self) -> Any:
+        if self._clip is None:
+            raise BadInput("a CLIP", "none", "Connect the checkpoint's CLIP output.")
+        return self._clip
