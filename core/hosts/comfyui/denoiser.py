@@ -16,6 +16,7 @@ from torch import Tensor
 from ...backbone.contracts import Conditioning
 from .gradients import usable
 from .randomness import repeatable
+from .tapping import PROBE_KEY
 
 _GUIDANCE = (
     "sampler_cfg_function",
@@ -26,6 +27,8 @@ _GUIDANCE = (
     "denoise_mask_function",
 )
 _WINDOWS = ("ContextWindows_prepare_sampling", "ContextWindows_sampler_sample")
+#: A probe on the user's model is for the user's samplings: it does not watch a judge at work.
+_WRAPPERS = (*_WINDOWS, PROBE_KEY)
 
 
 class _Unguided(samplers.CFGGuider):
@@ -36,12 +39,12 @@ class _Unguided(samplers.CFGGuider):
 
 
 def own_clone(model: Any) -> model_patcher.ModelPatcher:
-    """A clone of the user's model (it shares the weights) without guidance and context windows."""
+    """A clone of the user's model (it shares the weights) without guidance, context windows and probes."""
     clone = model.clone()
     for name in (*_GUIDANCE, "context_handler"):
         clone.model_options.pop(name, None)
     for wrappers in clone.wrappers.values():
-        for key in _WINDOWS:
+        for key in _WRAPPERS:
             wrappers.pop(key, None)
     return clone
 

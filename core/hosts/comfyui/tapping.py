@@ -6,10 +6,10 @@ on ``diffusion_model.out`` while a forward that needs it runs, and is removed be
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 from comfy.patcher_extension import WrappersMP
 from torch import Tensor
@@ -19,6 +19,17 @@ from ...taps.recorder import Grid, Key, Record, Recorder, TapRequest
 from .unet_taps import Place, UNetTaps
 
 _BRANCHES = ("cond", "uncond")
+
+#: Under which names wrappers hang on a clone: a scorer's own, and a probe's, which stays on the user's MODEL.
+TAPS_KEY, PROBE_KEY = "latent_critic_taps", "latent_critic_probe"
+
+#: A forward's options → the branch of each of its chunks; ``None`` for a chunk that nobody records.
+Branches: TypeAlias = Callable[[Mapping[str, Any]], Sequence["str | None"]]
+
+
+def by_number(options: Mapping[str, Any]) -> list[str | None]:
+    """The branches as ComfyUI's own guider numbers them; other guiders number theirs as they like."""
+    return [_BRANCHES[chunk] for chunk in options["cond_or_uncond"]]
 
 
 class _EnoughRecorded(Exception):
@@ -34,6 +45,7 @@ class _Recording:
     call: int
     rows: Sequence[int]
     last: str | None = None
+    branches: Branches = by_number
     inside: bool = False
     marked: Place | None = None
     sigmas: list[float] = field(default_factory=list)
@@ -51,18 +63,33 @@ class Tapping:
         """Itself: ComfyUI deep-copies the options of every clone, and those must still record here."""
         return self
 
-    def install(self, patcher: Any) -> None:
-        """Add the patches to a clone; patches that the user's model brought stay in force."""
+    def install(self, patcher: Any, *, attention: bool = True, key: str = TAPS_KEY) -> None:
+        """Add the patches to a clone; patches that the user's model brought stay in force.
+
+        Args:
+            patcher: The clone.
+            attention: Whether attention taps are wanted too.
+            key: The wrapper's name.
+        """
         options = patcher.model_options["transformer_options"]
-        self._inner_override = options.get("optimized_attention_override")
-        options["optimized_attention_override"] = self._attention
+        if attention:
+            self._inner_override = options.get("optimized_attention_override")
+            options["optimized_attention_override"] = self._attention
+            patcher.set_model_attn2_patch(self._mark)
         # First in line, so that a feature is the block's own output and not what FreeU and its like make of it.
         options.setdefault("patches", {}).setdefault("output_block_patch", []).insert(0, self._output_block)
-        patcher.set_model_attn2_patch(self._mark)
-        patcher.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, "latent_critic_taps", self._forward)
+        patcher.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, key, self._forward)
 
     @contextmanager
-    def recording(self, recorder: Recorder | None, *, call: int, rows: Sequence[int], stop: bool) -> Iterator[None]:
+    def recording(
+        self,
+        recorder: Recorder | None,
+        *,
+        call: int,
+        rows: Sequence[int],
+        stop: bool,
+        branches: Branches = by_number,
+    ) -> Iterator[None]:
         """Record forwards until the block ends.
 
         Args:
@@ -70,13 +97,14 @@ class Tapping:
             call: The call's number in the recorder.
             rows: Which rows of the call the rows of these forwards are.
             stop: End each forward at the last requested tap.
+            branches: Tells which chunk of a forward is which branch.
         """
         if recorder is None:
             yield
             return
         wanted = recorder.wanted(self._taps.order)
         last = list(wanted)[-1] if stop else None
-        self._now = _Recording(recorder, wanted, call, rows, last)
+        self._now = _Recording(recorder, wanted, call, rows, last, branches)
         try:
             yield
         finally:
@@ -150,11 +178,15 @@ class Tapping:
         self._put(now, tap, logits, grid, options)
 
     def _put(self, now: _Recording, tap: Tap, values: Tensor, grid: Grid, options: dict[str, Any]) -> None:
-        chunks: Sequence[int] = options["cond_or_uncond"]
+        branches, count = now.branches(options), len(now.rows)
+        if len(values) != len(branches) * count:
+            return  # another pack leaves rows out: which ones these are is not known, and the tap stays silent
         reduce = now.wanted[tap.name].reducer
-        for chunk, part in zip(chunks, values.chunk(len(chunks)), strict=True):
+        for branch, part in zip(branches, values.split(count), strict=True):
+            if branch is None:
+                continue
             for row, value in enumerate(reduce(part, grid)):
-                key = Key(tap.name, now.call, _BRANCHES[chunk], now.rows[row])
+                key = Key(tap.name, now.call, branch, now.rows[row])
                 now.recorder.put(Record(key, now.sigmas[row], grid, value))
         if tap.name == now.last:
             raise _EnoughRecorded
