@@ -1,0 +1,151 @@
+"""Does a head belong to this model and these settings? One error that names what differs."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ..backbone.fingerprint import Fingerprint
+from ..errors import MismatchedBackbone
+from .head import Head, Kind
+
+if TYPE_CHECKING:
+    from ..backbone.contracts import Backbone
+
+_log = logging.getLogger(__name__)
+#: Noise levels closer than this share are the same.
+_SAME_LEVEL = 1e-3
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """A head that may be used.
+
+    Attributes:
+        calibrated: Whether its scale still means something on this model.
+        warnings: What the user should know.
+    """
+
+    calibrated: bool
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What the caller will compute; ``None`` where the caller goes by the head.
+
+    Attributes:
+        method: Registry name of the scorer.
+        taps: Names.
+        sigmas: Noise levels, highest first.
+        reducers: Names.
+        prompt: The denoiser's text.
+        size_policy: How a picture becomes network input.
+    """
+
+    method: str | None = None
+    taps: Sequence[str] | None = None
+    sigmas: Sequence[float] | None = None
+    reducers: Sequence[str] | None = None
+    prompt: str | None = None
+    size_policy: str | None = None
+
+
+def check_head(
+    head: Head, backbone: Backbone, kind: Kind, wanted: Wanted | None = None, *, override: bool = False
+) -> Fit:
+    """Whether a head fits the model, and with what reservations. Warnings are logged too.
+
+    Args:
+        head: The head.
+        backbone: The loaded model.
+        kind: How the caller's features come about.
+        wanted: What else the caller computes.
+        override: Use a head of another checkpoint, prompt or image-size policy all the same; scores then count as
+            uncalibrated. Another family, kind, tap, noise level or reducer is refused all the same.
+
+    Raises:
+        MismatchedBackbone: names the first field that differs.
+    """
+    wanted = wanted or Wanted()
+    for field, expected, got in _hard(head, backbone, kind, wanted):
+        raise MismatchedBackbone(
+            f"a head whose {field} is {got}", f"{field} {expected}", "Fit a head on this model with these settings."
+        )
+    warnings = []
+    for field, expected, got in _soft(head, backbone, wanted):
+        if not override:
+            raise MismatchedBackbone(
+                f"a head whose {field} is that of {got}",
+                f"{field} of {expected}",
+                "Fit a head on this model, or allow another model: scores then only rank.",
+            )
+        warnings.append(f"the head's {field} is that of {expected}, not of {got}: its scores rank, without a scale")
+    calibrated = not warnings
+    warnings += _reservations(head, backbone)
+    for warning in warnings:
+        _log.warning("%s", warning)
+    return Fit(calibrated and head.meta.calibrated_on is not None, tuple(warnings))
+
+
+def _hard(head: Head, backbone: Backbone, kind: Kind, wanted: Wanted) -> Iterator[tuple[str, str, str]]:
+    """(field, the head's, the caller's) that no override helps against."""
+    meta, layout = head.meta, head.layout
+    if wanted.method is not None and meta.method != wanted.method:
+        yield "method", meta.method, wanted.method
+    if meta.kind != kind:
+        yield "kind", meta.kind, kind
+    if meta.family != backbone.family.name:
+        yield "family", meta.family, backbone.family.name
+    known = [tap.name for tap in backbone.family.taps]
+    missing = [name for name in layout.taps if name not in known]
+    if missing:
+        yield "taps", ", ".join(missing), f"out of {', '.join(known)}"
+    if wanted.taps is not None and set(layout.taps) != set(wanted.taps):
+        yield "taps", ", ".join(layout.taps), ", ".join(wanted.taps)
+    if wanted.sigmas is not None and not _same_levels(meta.sigmas, wanted.sigmas):
+        yield "sigmas", _levels(meta.sigmas), _levels(wanted.sigmas)
+    if wanted.reducers is not None and set(layout.reducers) != set(wanted.reducers):
+        yield "reducers", ", ".join(layout.reducers), ", ".join(wanted.reducers)
+
+
+def _soft(head: Head, backbone: Backbone, wanted: Wanted) -> Iterator[tuple[str, str, str]]:
+    """(field, the head's, the caller's) that an override allows."""
+    meta = head.meta
+    if not Fingerprint.from_text(meta.fingerprint).matches(backbone.fingerprint):
+        yield "fingerprint", f"another {meta.family} checkpoint", "the loaded model"
+    if wanted.prompt is not None and meta.prompt != wanted.prompt:
+        yield "prompt", repr(meta.prompt), repr(wanted.prompt)
+    if wanted.size_policy is not None and meta.size_policy != wanted.size_policy:
+        yield "image-size policy", repr(meta.size_policy), repr(wanted.size_policy)
+
+
+def _reservations(head: Head, backbone: Backbone) -> list[str]:
+    """What does not change the scale's meaning enough to refuse."""
+    found = []
+    if backbone.fingerprint.patched and not Fingerprint.from_text(head.meta.fingerprint).patched:
+        found.append("LoRA or other patches lie over the model's weights; the head was fitted without them")
+    for part, name in (("vae", "VAE"), ("clip", "CLIP")):
+        if _differs(head.meta.identity, backbone.identity, part):
+            found.append(f"the {name} is not the one that the head was fitted with")
+    return found
+
+
+def _differs(before: Mapping[str, str], now: Mapping[str, str], part: str) -> bool:
+    if part not in before or part not in now or before[part] == now[part]:
+        return False
+    try:
+        return not Fingerprint.from_text(before[part]).matches(Fingerprint.from_text(now[part]))
+    except ValueError:
+        return True
+
+
+def _same_levels(a: Sequence[float], b: Sequence[float]) -> bool:
+    return len(a) == len(b) and all(math.isclose(x, y, rel_tol=_SAME_LEVEL) for x, y in zip(a, b, strict=True))
+
+
+def _levels(sigmas: Sequence[float]) -> str:
+    return ", ".join(f"{sigma:.3g}" for sigma in sigmas)
