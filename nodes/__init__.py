@@ -12,7 +12,8 @@ from .pick_best import PickBestImages
 from .quality_judge import QualityJudge
 from .reject import RejectLowQuality
 from .reroll import RerollUntilGood
-from .reroll_step import CountCalls, RerollStep
+from .reroll_sample import RerollSample
+from .reroll_step import CountCalls, RerollAttempt, RerollStep
 from .save_scored import SaveScoredImage
 from .score_images import ScoreImages
 from .score_report import ScoreReport
@@ -36,6 +37,8 @@ class LatentCriticExtension(ComfyExtension):
             RerollUntilGood,
             Gate,
             RerollStep,
+            RerollAttempt,
+            RerollSample,
             CountCalls,
             QualityJudge,
             ZeroShotScorer,

@@ -1,10 +1,10 @@
-"""What travels between the attempts of Reroll Until Good: every candidate so far, and what comes of them in the end."""
+"""One run of Reroll Until Good: what its attempts hand over, and what comes of them in the end."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import comfy.sample
@@ -13,89 +13,187 @@ from comfy_execution.graph_utils import ExecutionBlocker
 
 from ..core.records import ScoreBatch
 from ..core.selection.reroll import Attempt, Rerolls
-from ..core.selection.reroll_log import to_text, winner
+from ..core.selection.reroll_log import to_dict, to_text, winner
 from ._inputs import Stack, images_at_door
 from ._latents import Latent, latents_at_door
-from ._scoring import with_names
+from ._scoring import scores_for, with_names
 from ._show import result_ui, thumbnails
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class Session:
-    """The attempts so far with their images and latents.
+@dataclass(eq=False, slots=True)
+class Sampled:
+    """One attempt. ComfyUI caches it, so that a later run finds it again.
+
+    Attributes:
+        seed: What it was sampled with.
+        scores: One score per image.
+        calls: Denoiser calls that its sampling took.
+        rows: Where each image lay among the attempt's latents: (LATENT, row).
+        images: Single images [1, H, W, C]; empty once they were forgotten.
+        latents: The latent of each.
+    """
+
+    seed: int
+    scores: ScoreBatch
+    calls: int
+    rows: tuple[tuple[int, int], ...]
+    images: tuple[torch.Tensor, ...] = field(repr=False)
+    latents: tuple[Latent, ...] = field(repr=False)
+
+    @property
+    def forgotten(self) -> bool:
+        """Whether the pixels are gone."""
+        return not self.images
+
+    def forget(self) -> None:
+        """Let go of the pixels and latents; the scores stay."""
+        self.images, self.latents = (), ()
+
+
+def judged(images: Sequence[Any], latents: Sequence[Any], calls: int, scorer: Any, seed: int) -> Sampled:
+    """Score what an attempt sampled.
+
+    Raises:
+        BadInput: not one latent per image, as with video, or no scorer.
+    """
+    stack = images_at_door(images)
+    found = latents_at_door(latents, len(stack))
+    assert found is not None
+    scores, _hint = scores_for(stack, [scorer], None, seeds=[seed])
+    return Sampled(
+        seed=seed,
+        scores=scores,
+        calls=calls,
+        rows=tuple((which, row) for which, one in enumerate(latents) for row in range(len(one["samples"]))),
+        images=stack.singles,
+        latents=tuple(found.take([place])[0] for place in range(len(stack))),
+    )
+
+
+@dataclass(eq=False, slots=True)
+class Run:
+    """The attempts of one run so far. It lives as long as the run and is never cached.
 
     Attributes:
         state: Policy, seeds, scores.
         sampling: KSampler's other widgets.
+        links: What attempts are made of, as links.
         prefix: Start of the ids of all nodes that the attempts are made of.
+        keep_all: Hold every candidate; otherwise only the best attempt keeps its pixels.
         hint: For the user, shown with the log.
-        images: Every candidate [1, H, W, C], in the order of ``state.scores``.
-        latents: The latent of each.
-        rows: Where each lay among its attempt's latents: (LATENT, row).
-        seed: The seed that is being sampled.
-        began: When its sampling began, by the monotonic clock.
+        shown: What the node itself shows, filled at the end: see :meth:`results`.
     """
 
     state: Rerolls
     sampling: Mapping[str, Any]
+    links: Mapping[str, Any]
     prefix: str
+    keep_all: bool = True
     hint: str = ""
-    images: tuple[torch.Tensor, ...] = ()
-    latents: tuple[Latent, ...] = ()
-    rows: tuple[tuple[int, int], ...] = ()
-    seed: int = 0
-    began: float = 0.0
+    shown: dict[str, Any] = field(default_factory=dict)
+    _attempts: list[Sampled] = field(default_factory=list)
+    _leader: int | None = None
+    _began: float = 0.0
 
     def __repr__(self) -> str:
         """Short: ComfyUI writes a node's inputs into its errors."""
-        return f"{len(self.state.attempts)} attempts so far"
+        return f"{len(self._attempts)} attempts so far"
 
-    def ahead(self, seed: int) -> Session:
-        """The same, while this seed is sampled."""
-        return replace(self, seed=seed, began=time.monotonic())
+    def __len__(self) -> int:
+        return len(self._attempts)
 
-    def add(self, images: Sequence[Any], latents: Sequence[Any], scores: ScoreBatch, calls: int) -> Session:
-        """The session after the attempt that was ahead.
+    @property
+    def next(self) -> int | None:
+        """Number of the attempt to make next, from 0; ``None`` when it is time to stop. Its clock starts now."""
+        if self.state.stopped:
+            return None
+        self._began = time.monotonic()
+        return len(self._attempts)
+
+    def seeds(self, first: int, most: int) -> list[int]:
+        """The seeds of the attempts from this number on, at most so many."""
+        return self.state.seeds.first(first + most)[first:]
+
+    def take(self, number: int, sampled: Sampled) -> None:
+        """Count an attempt in; one that is in already changes nothing.
 
         Raises:
-            BadInput: not one latent per image, as with video, or scores of another scorer.
+            BadInput: scores of another scorer.
         """
-        stack = images_at_door(images)
-        found = latents_at_door(latents, len(stack))
-        assert found is not None
-        attempt = Attempt(self.seed, scores, calls, time.monotonic() - self.began)
-        return replace(
-            self,
-            state=self.state.add(attempt),
-            images=(*self.images, *stack.singles),
-            latents=(*self.latents, *(found.take([place])[0] for place in range(len(stack)))),
-            rows=(
-                *self.rows,
-                *((which, row) for which, one in enumerate(latents) for row in range(len(one["samples"]))),
-            ),
+        if number < len(self._attempts):
+            return
+        seconds = time.monotonic() - self._began
+        self.state = self.state.add(Attempt(sampled.seed, sampled.scores, sampled.calls, seconds))
+        self._attempts.append(sampled)
+        before, self._leader = self._leader, self._place_of_best()[0]
+        if not self.keep_all and before != number:
+            loser = before if self._leader == number else number
+            if loser is not None:
+                self._attempts[loser].forget()
+
+    def _place_of_best(self) -> tuple[int | None, int]:
+        """Attempt of the best image, and its place among that attempt's images."""
+        best = self.state.best
+        left = -1 if best is None else best.index
+        for number, sampled in enumerate(self._attempts if best else ()):
+            if left < len(sampled.scores):
+                return number, left
+            left -= len(sampled.scores)
+        return None, 0
+
+    @property
+    def forgotten_best(self) -> int | None:
+        """The seed of the best attempt where an earlier run let go of its pixels."""
+        if self._leader is None or not self._attempts[self._leader].forgotten:
+            return None
+        return self._attempts[self._leader].seed
+
+    def restore(self, sampled: Sampled) -> None:
+        """Take the pixels of the best attempt, which was sampled again."""
+        assert self._leader is not None
+        mine = self._attempts[self._leader]
+        self._attempts[self._leader] = Sampled(
+            mine.seed, mine.scores, mine.calls, mine.rows, sampled.images, sampled.latents
         )
 
     def results(self, start: Sequence[Latent]) -> tuple[list[Any], dict[str, Any]]:
-        """The node's outputs but for the logs, and its ``ui``."""
-        state, best, scores = self.state, self.state.best, self.state.scores
+        """The node's outputs, and its ``ui``; :attr:`shown` gets the same, with the log as JSON has it."""
+        scores = self.state.scores
         assert scores is not None
-        text = to_text(state, self.hint)
-        stack = Stack(self.images, batched=False)
-        named = with_names(scores, [f"seed {score.seed}" for score in scores])
-        ui = {**result_ui(scores, hint=self.hint), "text": [text], "images": thumbnails(stack, named)}
-        if best is None:
-            first: list[Any] = [ExecutionBlocker(winner(state))] * 5
-        else:
-            place = best.index
-            first = [self.images[place], self.latents[place], best.value, best.seed, self._noise(place, start)]
-        return [*first, state.passed, scores, list(self.images)], ui
+        text, log = to_text(self.state, self.hint), to_dict(self.state)
+        images, shown = self._held(scores)
+        named = with_names(shown, [f"seed {score.seed}" for score in shown]) if len(shown) else shown
+        pictures = thumbnails(Stack(images, batched=False), named) if images else []
+        ui = {**result_ui(scores, hint=self.hint), "text": [text], "images": pictures}
+        self.shown.update({**ui, "log": log})
+        candidates = list(images) or [ExecutionBlocker(None)]
+        return [*self._best(start), self.state.passed, scores, candidates, text, log], ui
 
-    def _noise(self, place: int, start: Sequence[Latent]) -> Latent:
-        """The unit-variance noise that this candidate's sampling began with, as KSampler draws it."""
-        which, row = self.rows[place]
-        source, samples = start[min(which, len(start) - 1)], self.latents[place]["samples"]
-        # KSampler may have given an empty latent another number of channels: the result tells the shape.
-        like = torch.empty(len(source["samples"]), *samples.shape[1:], dtype=source["samples"].dtype)
-        seed = self.state.scores[place].seed if self.state.scores else None
-        noise = comfy.sample.prepare_noise(like, seed, source.get("batch_index"))
-        return {"samples": noise[row : row + 1]}
+    def _held(self, scores: ScoreBatch) -> tuple[tuple[torch.Tensor, ...], ScoreBatch]:
+        """The images that are to be shown and handed on, and their scores."""
+        if self.keep_all:
+            return tuple(image for sampled in self._attempts for image in sampled.images), scores
+        number, place = self._place_of_best()
+        if number is None or self.state.best is None:
+            return (), scores.take([])
+        return (self._attempts[number].images[place],), scores.take([self.state.best.index])
+
+    def _best(self, start: Sequence[Latent]) -> list[Any]:
+        """Image, latent, score, seed and noise of the winner, or why there is none."""
+        best = self.state.best
+        number, place = self._place_of_best()
+        if best is None or number is None:
+            return [ExecutionBlocker(winner(self.state))] * 5
+        sampled = self._attempts[number]
+        noise = _noise(start, sampled.latents[place], sampled.rows[place], sampled.seed)
+        return [sampled.images[place], sampled.latents[place], best.value, best.seed, noise]
+
+
+def _noise(start: Sequence[Latent], latent: Latent, where: tuple[int, int], seed: int) -> Latent:
+    """The unit-variance noise that a candidate's sampling began with, as KSampler draws it."""
+    which, row = where
+    source, samples = start[min(which, len(start) - 1)], latent["samples"]
+    # KSampler may have given an empty latent another number of channels: the result tells the shape.
+    like = torch.empty(len(source["samples"]), *samples.shape[1:], dtype=source["samples"].dtype)
+    noise = comfy.sample.prepare_noise(like, seed, source.get("batch_index"))
+    return {"samples": noise[row : row + 1]}

@@ -1,41 +1,45 @@
-"""The graph of one more attempt of Reroll Until Good.
+"""The graph of the attempts of Reroll Until Good.
 
-The attempts are real nodes that are put into the graph one after another: KSampler, VAE Decode, Score Images. Each gets
-its inputs as links, never as values. So ComfyUI knows an attempt again at the next run: a larger budget samples only
-the new ones, another threshold samples none.
+Attempts are real nodes in the running graph. Each gets its inputs as links, never as values: so ComfyUI knows an
+attempt again at the next run, a larger budget samples only the new ones, and another threshold samples none.
+
+A whole group of attempts is put into the graph at once, in front of one step with a lazy input for each: an attempt
+runs when the step asks for it. ComfyUI looks an inner node up through all nodes around it, so that one attempt inside
+the other would take minutes for some hundred attempts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from comfy_api.latest import io
 from comfy_execution.graph_utils import GraphBuilder
 
-from ._reroll import Session
+from ._reroll import Run
 from ._sockets import ScorerSocket, ScoresSocket
 
-STEP, COUNTER, SCORING = "LatentCriticRerollStep", "LatentCriticCountCalls", "LatentCriticScoreImages"
+STEP, COUNTER = "LatentCriticRerollStep", "LatentCriticCountCalls"
+JUDGED, WHOLE = "LatentCriticRerollAttempt", "LatentCriticRerollSample"
+#: Attempts in front of one step.
+GROUP = 25
 #: A node that says so gets the link itself instead of what comes through it.
 _RAW: dict[str, Any] = {"rawLink": True}
-#: The links that are handed on to every attempt.
-LINKS = ("model", "positive", "negative", "latent_image", "vae", "scorer")
+#: What attempts are made of.
+LINKS: tuple[str, ...] = ("model", "positive", "negative", "latent_image", "vae", "scorer")
 
 
-def link_inputs(scorer_optional: bool) -> list[io.Input]:
-    """What attempts are made of, by :data:`LINKS`."""
+def link_inputs(raw: bool = True) -> list[io.Input]:
+    """What attempts are made of, by :data:`LINKS`; ``raw`` for the node that hands the links on."""
+    extra = _RAW if raw else None
     start = "The latent to start from: an empty one, or an encoded image with denoise below 1."
-    scorer = "The scorer that judges the attempts." + (
-        " Without one, the built-in judge is used." if scorer_optional else ""
-    )
+    scorer = "The scorer that judges the attempts." + (" Without one, the built-in judge is used." if raw else "")
     return [
-        io.Model.Input("model", tooltip="The diffusion model to sample with.", extra_dict=_RAW),
-        io.Conditioning.Input("positive", tooltip="What you want in the image.", extra_dict=_RAW),
-        io.Conditioning.Input("negative", tooltip="What you do not want in the image.", extra_dict=_RAW),
-        io.Latent.Input("latent_image", tooltip=start, extra_dict=_RAW),
-        io.Vae.Input("vae", tooltip="The VAE that decodes each attempt.", extra_dict=_RAW),
-        ScorerSocket.Input("scorer", tooltip=scorer, optional=scorer_optional, extra_dict=_RAW),
+        io.Model.Input("model", tooltip="The diffusion model to sample with.", extra_dict=extra),
+        io.Conditioning.Input("positive", tooltip="What you want in the image.", extra_dict=extra),
+        io.Conditioning.Input("negative", tooltip="What you do not want in the image.", extra_dict=extra),
+        io.Latent.Input("latent_image", tooltip=start, extra_dict=extra),
+        io.Vae.Input("vae", tooltip="The VAE that decodes each attempt.", extra_dict=extra),
+        ScorerSocket.Input("scorer", tooltip=scorer, optional=raw, extra_dict=extra),
     ]
 
 
@@ -57,7 +61,7 @@ def outputs(candidates_as_list: bool) -> list[io.Output]:
         io.Image.Output(
             "candidates",
             "candidates",
-            "All images, in the order of the attempts.",
+            "All images, in the order of the attempts; with keep_candidates off, the best one.",
             is_output_list=candidates_as_list,
         ),
         io.String.Output("log", "log", "Every attempt as a table: seed, score, denoiser calls, seconds, reason."),
@@ -65,33 +69,52 @@ def outputs(candidates_as_list: bool) -> list[io.Output]:
     ]
 
 
-def attempt_graph(session: Session, links: Mapping[str, Any], seed: int) -> io.NodeOutput:
-    """One more attempt and the step that looks at it, whose outputs take the place of the present node's."""
-    # ComfyUI's own ids hold those of all nodes around them: after hundreds of attempts they would be thousands of
-    # characters long.
-    graph = GraphBuilder(f"{session.prefix}{len(session.state.attempts)}.")
-    counter = graph.node(COUNTER, model=links["model"])
-    sampled = graph.node(
-        "KSampler",
-        model=counter.out(0),
-        positive=links["positive"],
-        negative=links["negative"],
-        latent_image=links["latent_image"],
-        seed=seed,
-        **session.sampling,
-    )
-    images = graph.node("VAEDecode", samples=sampled.out(0), vae=links["vae"])
-    scores = graph.node(SCORING, images=images.out(0), scorer=links["scorer"])
-    found = {
-        "new_images": images.out(0),
-        "new_latents": sampled.out(0),
-        "new_scores": scores.out(0),
-        "calls": counter.out(1),
+def group_graph(graph: GraphBuilder, run: Run, first: int, **shown: Any) -> io.NodeOutput:
+    """A group of attempts, from this number on, and the step that asks for them.
+
+    The group is whole whatever the budget: so that ComfyUI keeps attempts that a smaller budget leaves out.
+    """
+    attempts = {
+        lazy_name(place): _attempt(graph, run, seed, f"{first + place}.")
+        for place, seed in enumerate(run.seeds(first, GROUP))
     }
-    return step_graph(graph, session.ahead(seed), {**links, **found})
+    return _step(graph, run, first=first, **attempts, **shown)
 
 
-def step_graph(graph: GraphBuilder, session: Session, links: Mapping[str, Any]) -> io.NodeOutput:
+def next_group_graph(run: Run) -> io.NodeOutput:
+    """The group behind all attempts so far."""
+    # ComfyUI's own ids hold those of all nodes around them and would grow with every group.
+    return group_graph(GraphBuilder(f"{run.prefix}{len(run)}."), run, len(run))
+
+
+def again_graph(run: Run, seed: int) -> io.NodeOutput:
+    """The best attempt once more, whose pixels an earlier run has let go of, and the step that ends."""
+    graph = GraphBuilder(f"{run.prefix}again.")
+    sampled = graph.node(WHOLE, **run.links, **run.sampling, seed=seed, again=True)
+    return _step(graph, run, first=len(run), winner=sampled.out(0))
+
+
+def lazy_name(place: int) -> str:
+    """The step's input for an attempt of its group."""
+    return f"attempt_{place}"
+
+
+def _attempt(graph: GraphBuilder, run: Run, seed: int, name: str) -> list[Any]:
+    """The nodes of one attempt; returns the link to what it found."""
+    links = run.links
+    if not run.keep_all:
+        return graph.node(WHOLE, f"{name}all", **links, **run.sampling, seed=seed, again=False).out(0)
+    counter = graph.node(COUNTER, f"{name}calls", model=links["model"])
+    inputs = {name: links[name] for name in ("positive", "negative", "latent_image")}
+    sampled = graph.node("KSampler", f"{name}sample", model=counter.out(0), **inputs, seed=seed, **run.sampling)
+    images = graph.node("VAEDecode", f"{name}decode", samples=sampled.out(0), vae=links["vae"])
+    found = {"new_images": images.out(0), "new_latents": sampled.out(0), "calls": counter.out(1)}
+    return graph.node(JUDGED, f"{name}judge", **found, scorer=links["scorer"], seed=seed).out(0)
+
+
+def _step(graph: GraphBuilder, run: Run, first: int, **inputs: Any) -> io.NodeOutput:
     """The step behind what the graph holds so far, with its outputs as results."""
-    step = graph.node(STEP, session=session, judge=links["scorer"], start=links["latent_image"], **links)
-    return io.NodeOutput(*(step.out(place) for place in range(len(outputs(False)))), expand=graph.finalize())
+    shown = inputs.pop("ui", None)
+    links = {"judge": run.links["scorer"], "start": run.links["latent_image"]}
+    step = graph.node(STEP, "step", session=run, first=first, **links, **inputs)
+    return io.NodeOutput(*(step.out(place) for place in range(len(outputs(False)))), expand=graph.finalize(), ui=shown)

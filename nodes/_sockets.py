@@ -8,8 +8,9 @@ ScorerSocket = io.Custom("LC_SCORER")
 #: The scores of a batch, in its order: ``core.records.ScoreBatch``.
 ScoresSocket = io.Custom("LC_SCORES")
 
-#: Between the attempts of Reroll Until Good only: ``nodes._reroll.Session`` and ``core.hosts.comfyui.counting.Calls``.
+#: Inside Reroll Until Good only: ``Run`` and ``Sampled`` of ``nodes._reroll``, ``core.hosts.comfyui.counting.Calls``.
 SessionSocket = io.Custom("LC_REROLL")
+AttemptSocket = io.Custom("LC_ATTEMPT")
 CallsSocket = io.Custom("LC_CALLS")
 
 CATEGORY = "Latent Critic"

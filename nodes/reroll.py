@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-import comfy.samplers
 from comfy_api.latest import io
 from comfy_execution.graph_utils import GraphBuilder
 
 from ..core.selection.reroll import RerollPolicy, Rerolls
 from ..core.selection.seeds import MOST, SEED_MODES, Seeds, parse_seeds
-from ._reroll import Session
-from ._reroll_graph import LINKS, link_inputs, outputs, step_graph
+from ._reroll import Run
+from ._reroll_graph import LINKS, group_graph, link_inputs, outputs
 from ._sockets import CATEGORY_MAKING
+from .reroll_sample import sampling_inputs
 
-#: ComfyUI follows inner nodes by recursion in places: deeper than this it might not.
+#: Each group of attempts lies inside the one before it, and ComfyUI looks through all of them.
 MOST_ATTEMPTS = 500
 HINT_JUDGE = (
     "Nothing is connected to scorer, so the built-in judge was used. "
@@ -37,7 +37,7 @@ class RerollUntilGood(io.ComfyNode):
             "nor whether the image fits the prompt.",
             is_output_node=True,
             enable_expand=True,
-            inputs=[*link_inputs(scorer_optional=True), *_sampling(), *_stopping()],
+            inputs=[*link_inputs(), _seed(), *sampling_inputs(), *_stopping()],
             outputs=outputs(candidates_as_list=True),
         )
 
@@ -62,6 +62,7 @@ class RerollUntilGood(io.ComfyNode):
         seed_list: str,
         max_calls: int,
         max_seconds: float,
+        keep_candidates: bool = True,
         scorer: Any = None,
     ) -> io.NodeOutput:
         """Check the budget, then let the first step begin."""
@@ -81,34 +82,24 @@ class RerollUntilGood(io.ComfyNode):
             "denoise": denoise,
         }
         graph = GraphBuilder()
-        session = Session(Rerolls(policy, seeds), sampling, graph.prefix, "" if scorer else HINT_JUDGE)
-        judge = scorer or graph.node("LatentCriticQualityJudge").out(0)
-        given = (model, positive, negative, latent_image, vae, judge)
-        return step_graph(graph, session, dict(zip(LINKS, given, strict=True)))
+        judge = scorer or graph.node("LatentCriticQualityJudge", "judge").out(0)
+        links = dict(zip(LINKS, (model, positive, negative, latent_image, vae, judge), strict=True))
+        hint = "" if scorer else HINT_JUDGE
+        run = Run(Rerolls(policy, seeds), sampling, links, graph.prefix, keep_candidates, hint)
+        # Cached with this node, and filled when the last step ends: /history has the scores of a cached run too.
+        return group_graph(graph, run, 0, ui={"reroll": [run.shown]})
 
 
-def _sampling() -> list[io.Input]:
-    """KSampler's widgets, under its own names."""
-    return [
-        io.Int.Input(
-            "seed",
-            default=0,
-            min=0,
-            max=MOST,
-            control_after_generate=True,
-            tooltip="The first seed. Set it to fixed to go on later: attempts that were sampled before are then used "
-            "again.",
-        ),
-        io.Int.Input("steps", default=20, min=1, max=10000, tooltip="Sampling steps of each attempt."),
-        io.Float.Input(
-            "cfg", default=8.0, min=0.0, max=100.0, step=0.1, round=0.01, tooltip="Classifier-free guidance."
-        ),
-        io.Combo.Input("sampler_name", options=comfy.samplers.KSampler.SAMPLERS, tooltip="The sampler."),
-        io.Combo.Input("scheduler", options=comfy.samplers.KSampler.SCHEDULERS, tooltip="The noise schedule."),
-        io.Float.Input(
-            "denoise", default=1.0, min=0.0, max=1.0, step=0.01, tooltip="Below 1, part of latent_image is kept."
-        ),
-    ]
+def _seed() -> io.Input:
+    return io.Int.Input(
+        "seed",
+        default=0,
+        min=0,
+        max=MOST,
+        control_after_generate=True,
+        tooltip="The first seed. Set it to fixed to go on later: attempts that were sampled before are then used "
+        "again.",
+    )
 
 
 def _stopping() -> list[io.Input]:
@@ -154,5 +145,12 @@ def _stopping() -> list[io.Input]:
             max=1_000_000.0,
             step=1.0,
             tooltip="No attempt starts after this many seconds; one that runs is finished. 0 means no limit.",
+        ),
+        io.Boolean.Input(
+            "keep_candidates",
+            default=True,
+            optional=True,  # prompts from before this widget stay valid
+            tooltip="Keep all images, in this node's output and in ComfyUI's cache. Off: only the best attempt keeps "
+            "its pixels, so that hundreds of attempts need no more memory than one.",
         ),
     ]

@@ -1,4 +1,4 @@
-"""The two nodes that Reroll Until Good puts between its attempts. Nobody places them by hand."""
+"""The nodes that Reroll Until Good puts into the running graph. Nobody places them by hand."""
 
 from __future__ import annotations
 
@@ -11,15 +11,26 @@ from comfy_api.latest import io
 from ..core.errors import BadInput
 from ..core.hosts.comfyui.counting import count_calls
 from ..core.methods.contract import Scorer
-from ..core.selection.reroll_log import to_dict
+from ..core.selection.seeds import MOST
 from ._inputs import one
-from ._reroll_graph import COUNTER, LINKS, STEP, attempt_graph, link_inputs, outputs
-from ._scoring import merged_scores
-from ._sockets import CATEGORY_MAKING, CallsSocket, ScorerSocket, ScoresSocket, SessionSocket
+from ._reroll import Run, Sampled, judged
+from ._reroll_graph import (
+    COUNTER,
+    GROUP,
+    JUDGED,
+    STEP,
+    again_graph,
+    lazy_name,
+    next_group_graph,
+    outputs,
+)
+from ._sockets import CATEGORY_MAKING, AttemptSocket, CallsSocket, ScorerSocket, SessionSocket
+
+INTERNAL = "Part of Reroll Until Good, which puts it into the running graph by itself. Do not place it."
 
 
 class RerollStep(io.ComfyNode):
-    """Looks at the attempt before it, then starts another one or ends."""
+    """Asks for one attempt after the other, then starts another group or ends."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -27,22 +38,42 @@ class RerollStep(io.ComfyNode):
             node_id=STEP,
             display_name="Reroll Step (internal)",
             category=CATEGORY_MAKING,
-            description="Part of Reroll Until Good, which puts it into the running graph by itself. Do not place it.",
+            description=INTERNAL,
             is_input_list=True,
             is_deprecated=True,  # keeps it out of the frontend's search
             enable_expand=True,
             inputs=[
                 SessionSocket.Input("session", tooltip="The attempts so far."),
-                *link_inputs(scorer_optional=False),
-                ScorerSocket.Input("judge", tooltip="The same scorer, to ask what its values mean."),
-                io.Latent.Input("start", tooltip="The same latent_image, to draw the winner's noise."),
-                io.Image.Input("new_images", optional=True, tooltip="The images of the attempt before."),
-                io.Latent.Input("new_latents", optional=True, tooltip="Their latents."),
-                ScoresSocket.Input("new_scores", optional=True, tooltip="Their scores."),
-                CallsSocket.Input("calls", optional=True, tooltip="The denoiser calls that they took."),
+                ScorerSocket.Input("judge", tooltip="The scorer, to ask what its values mean."),
+                io.Latent.Input("start", tooltip="The latent_image, to draw the winner's noise."),
+                io.Int.Input("first", default=0, min=0, tooltip="Number of the group's first attempt."),
+                AttemptSocket.Input("winner", optional=True, tooltip="The best attempt, sampled again."),
+                *(
+                    AttemptSocket.Input(
+                        lazy_name(place), optional=True, lazy=True, tooltip=f"Attempt {place} of the group."
+                    )
+                    for place in range(GROUP)
+                ),
             ],
             outputs=outputs(candidates_as_list=False),
         )
+
+    @classmethod
+    def check_lazy_status(
+        cls, session: list[Any], judge: list[Any], first: list[int], **given: list[Any] | None
+    ) -> list[str]:
+        """Count in what has come, and ask for the next attempt unless it is time to stop."""
+        run, number = _run(session), first[0]
+        scorer = one(judge, "scorer")
+        if not isinstance(scorer, Scorer):
+            raise BadInput(
+                "a scorer (LC_SCORER)", type(scorer).__name__, "Connect one of Latent Critic's scorer nodes."
+            )
+        run.state.policy.check(scorer.spec)
+        _take(run, number, given)
+        wanted = run.next
+        name = "" if wanted is None else lazy_name(wanted - number)
+        return [name] if name in given else []
 
     @classmethod
     def execute(
@@ -50,29 +81,69 @@ class RerollStep(io.ComfyNode):
         session: list[Any],
         judge: list[Any],
         start: list[Any],
-        new_images: Sequence[Any] | None = None,
-        new_latents: Sequence[Any] | None = None,
-        new_scores: Sequence[Any] | None = None,
-        calls: Sequence[Any] | None = None,
-        **links: list[Any],
+        first: list[int],
+        winner: list[Any] | None = None,
+        **given: list[Any] | None,
     ) -> io.NodeOutput:
-        """Count the attempt in, and go on or end."""
-        (now,) = session
-        scorer = one(judge, "scorer")
-        if not isinstance(scorer, Scorer):
-            raise BadInput(
-                "a scorer (LC_SCORER)", type(scorer).__name__, "Connect one of Latent Critic's scorer nodes."
-            )
-        now.state.policy.check(scorer.spec)
-        scores = merged_scores(new_scores)
-        if new_images is not None and new_latents is not None and scores is not None and calls:
-            now = now.add(new_images, new_latents, scores, calls[0].count)
-        seed = now.state.next_seed
-        if seed is not None:
-            return attempt_graph(now, {name: links[name][0] for name in LINKS}, seed)
-        results, shown = now.results(start)
-        log_json = json.dumps(to_dict(now.state), ensure_ascii=False)
-        return io.NodeOutput(*results, shown["text"][0], log_json, ui=shown)
+        """Go on with another group, or end."""
+        run = _run(session)
+        _take(run, first[0], given)
+        if run.next is not None:
+            return next_group_graph(run)
+        if winner:
+            run.restore(winner[0])
+        elif (seed := run.forgotten_best) is not None:
+            return again_graph(run, seed)
+        (*results, log), shown = run.results(start)
+        return io.NodeOutput(*results, json.dumps(log, ensure_ascii=False), ui=shown)
+
+
+def _run(session: list[Any]) -> Run:
+    (run,) = session
+    return run
+
+
+def _take(run: Run, first: int, given: dict[str, list[Any] | None]) -> None:
+    """Count in the attempts that have come, in their order."""
+    for place in range(GROUP):
+        found = given.get(lazy_name(place))
+        if found and isinstance(found[0], Sampled):
+            run.take(first + place, found[0])
+
+
+class RerollAttempt(io.ComfyNode):
+    """Scores what one attempt sampled."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id=JUDGED,
+            display_name="Reroll Attempt (internal)",
+            category=CATEGORY_MAKING,
+            description=INTERNAL,
+            is_input_list=True,
+            is_deprecated=True,  # keeps it out of the frontend's search
+            inputs=[
+                io.Image.Input("new_images", tooltip="The images of the attempt."),
+                io.Latent.Input("new_latents", tooltip="Their latents."),
+                CallsSocket.Input("calls", tooltip="The denoiser calls that they took."),
+                ScorerSocket.Input("scorer", tooltip="The scorer that judges the attempts."),
+                io.Int.Input("seed", default=0, min=0, max=MOST, tooltip="The seed of the attempt."),
+            ],
+            outputs=[AttemptSocket.Output("attempt", "attempt", "The attempt with its scores.")],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        new_images: Sequence[Any],
+        new_latents: Sequence[Any],
+        calls: Sequence[Any],
+        scorer: Sequence[Any],
+        seed: Sequence[int],
+    ) -> io.NodeOutput:
+        """Score, and keep what the step needs."""
+        return io.NodeOutput(judged(new_images, new_latents, calls[0].count, one(scorer, "scorer"), seed[0]))
 
 
 class CountCalls(io.ComfyNode):
@@ -84,7 +155,7 @@ class CountCalls(io.ComfyNode):
             node_id=COUNTER,
             display_name="Count Denoiser Calls (internal)",
             category=CATEGORY_MAKING,
-            description="Part of Reroll Until Good, which puts it into the running graph by itself. Do not place it.",
+            description=INTERNAL,
             is_deprecated=True,  # keeps it out of the frontend's search
             inputs=[io.Model.Input("model", tooltip="The model to sample with.")],
             outputs=[

@@ -35,6 +35,15 @@ function show(node, text) {
   }
 }
 
+// What Reroll Until Good showed lies in `reroll`, which ComfyUI caches: so that a cached run shows it again. The first
+// message of a run that samples is still empty.
+function unfold(output) {
+  const kept = output?.reroll?.at(-1);
+  if (!kept?.images || output.images) return;
+  output.images = kept.images;
+  output.text = kept.text;
+}
+
 // "night" → "night 2" → "night 3"
 function nextName(name) {
   const [, stem, number] = /^(.*?)(?: (\d+))?$/.exec(name.trim());
@@ -67,6 +76,7 @@ app.registerExtension({
     if (!nodeData?.name?.startsWith("LatentCritic")) return;
     const before = nodeType.prototype.onExecuted;
     nodeType.prototype.onExecuted = function (output, ...rest) {
+      unfold(output);
       const result = before?.call(this, output, ...rest);
       const text = output?.text?.[0];
       if (typeof text === "string" && text) show(this, text);

@@ -1,6 +1,9 @@
 """Reroll Until Good in the real executor: what is sampled, what comes out, and what is sampled again."""
 
+import copy
+import gc
 import json
+import time
 
 import pytest
 import torch
@@ -326,6 +329,124 @@ def test_cancel_within_an_attempt_keeps_what_was_sampled(run_workflow, graph, co
     assert again.success, again.error
     assert seeds == [40, 41, 41, 42]
     assert [row["calls"] for row in log_of(again)["attempts"]] == [2, 2, 2]
+
+
+def test_a_run_that_is_wholly_cached_still_tells_its_scores(run_workflow, graph, sampled):
+    prompt = graph(max_attempts=2)
+    prompt["8"] = {"class_type": "PreviewImage", "inputs": {"images": ["6", 0]}}
+    # ComfyUI 0.3.75 tells what a cached node showed only where the prompt came with a client's id.
+    first, again = (run_workflow(copy.deepcopy(prompt), {"client_id": "a script"}) for _ in range(2))
+    assert sampled == [40, 41]
+    assert "6" in again.cached
+    for run in (first, again):
+        (told,) = json.loads(json.dumps(run.outputs["6"]))["reroll"]
+        assert [row["score"] for row in told["log"]["attempts"]] == scores_of(first)
+        assert told["scores"][0]["score"] == max(scores_of(first))
+        assert told["spec"][0]["name"] == "brightness"
+        assert len(told["images"]) == 2
+
+
+def test_fifty_and_more_attempts_go_through_several_groups(run_workflow, graph, sampled):
+    first = run_workflow(graph(max_attempts=52, steps=1))
+    assert first.success, first.error
+    assert sampled == list(range(40, 92))
+    scores = scores_of(first)
+    assert first.kept["seed_used"] == [40 + scores.index(max(scores))]
+    sampled.clear()
+    assert run_workflow(graph(max_attempts=3, steps=1)).success
+    more = run_workflow(graph(max_attempts=54, steps=1))
+    assert sampled == [92, 93]
+    assert scores_of(more)[:52] == scores
+
+
+def test_walking_over_cached_attempts_takes_time_in_proportion(run_workflow, graph, sampled):
+    assert run_workflow(graph(max_attempts=100, steps=1)).success
+    sampled.clear()
+    seconds = []
+    for attempts in (25, 99):
+        began = time.perf_counter()
+        assert run_workflow(graph(max_attempts=attempts, steps=1)).success
+        seconds.append(time.perf_counter() - began)
+    assert sampled == []
+    assert seconds[1] < 12 * seconds[0]
+
+
+def test_without_candidates_everything_else_is_the_same(run_workflow, graph, sampled):
+    plain = run_workflow(graph(batch=2))
+    sampled.clear()
+    run = run_workflow(graph(batch=2, keep_candidates=False))
+    assert run.success, run.error
+    assert sampled == [40, 41, 42]
+    for name in ("image", "score", "seed_used", "passed"):
+        assert torch.equal(torch.as_tensor(run.kept[name][0]), torch.as_tensor(plain.kept[name][0])), name
+    for name in ("latent", "noise"):
+        assert torch.equal(run.kept[name][0]["samples"], plain.kept[name][0]["samples"]), name
+    assert run.kept["latent"][0]["batch_index"] == plain.kept["latent"][0]["batch_index"]
+    assert scores_of(run) == scores_of(plain)
+    assert [row["calls"] for row in log_of(run)["attempts"]] == [2] * 6
+    assert len(run.kept["candidates"]) == 1
+    assert torch.equal(run.kept["candidates"][0], plain.kept["image"][0])
+
+
+def test_without_candidates_a_larger_budget_samples_only_the_new_ones(run_workflow, graph, sampled):
+    first = run_workflow(graph(keep_candidates=False))
+    scores = scores_of(first)
+    sampled.clear()
+    more = run_workflow(graph(keep_candidates=False, max_attempts=4))
+    assert more.success, more.error
+    assert sampled == [43]
+    assert scores_of(more)[:3] == scores
+
+
+def test_without_candidates_a_loser_that_becomes_the_best_is_sampled_again(run_workflow, graph, sampled):
+    scores = scores_of(run_workflow(graph(max_attempts=2)))
+    worst, best = (40 + scores.index(pick(scores)) for pick in (min, max))
+    widgets = {"seed_mode": "list", "seed_list": f"{worst} {best}"}
+    plain = run_workflow(graph(max_attempts=1, **widgets))
+    assert run_workflow(graph(keep_candidates=False, **widgets)).kept["seed_used"] == [best]
+    sampled.clear()
+    run = run_workflow(graph(max_attempts=1, keep_candidates=False, **widgets))
+    assert run.success, run.error
+    assert sampled == [worst]
+    assert run.kept["seed_used"] == [worst]
+    assert torch.equal(run.kept["image"][0], plain.kept["image"][0])
+    assert torch.equal(run.kept["latent"][0]["samples"], plain.kept["latent"][0]["samples"])
+
+
+def test_without_candidates_and_without_a_score(run_workflow, graph):
+    judge = TestScorerSource.scorers["it"]
+    reason = staticmethod(lambda image: "broken decode")
+    judge.images = type("images", (), {"as_list": judge.images.as_list, "reason_unscorable": reason})
+    run = run_workflow(graph(max_attempts=2, keep_candidates=False))
+    assert set(run.kept) == {"passed", "scores", "log", "log_json"}
+    assert run.kept["passed"] == [False]
+
+
+def pictures_alive():
+    """How many pictures of 64 × 64 pixels this process holds; a view counts as what it is cut from."""
+    gc.collect()
+    found = (thing for thing in gc.get_objects() if type(thing) is torch.Tensor and thing.shape[-3:] == (64, 64, 3))
+    return len({thing.untyped_storage().data_ptr() for thing in found})
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_memory_is_flat_over_many_attempts_without_candidates(run_workflow, graph, keep):
+    prompt = graph(max_attempts=1, steps=1, keep_candidates=keep)
+    assert run_workflow(prompt).success
+    before = pictures_alive()
+    prompt["6"]["inputs"]["max_attempts"] = 60
+    run = run_workflow(prompt)
+    assert run.success, run.error
+    assert len(scores_of(run)) == 60
+    more = pictures_alive() - before
+    assert more >= 59 if keep else more <= 2
+
+
+def test_the_history_knows_the_seed_of_every_attempt(run_workflow, graph, pack, comfyui_base, monkeypatch):
+    monkeypatch.setenv("LATENT_CRITIC_HISTORY", str(comfyui_base / "reroll.sqlite"))
+    assert run_workflow(graph(seed=700, steps=3)).success
+    rows = pack("core.history").History(comfyui_base / "reroll.sqlite").query()
+    assert sorted(row["seed"] for row in rows) == [700, 701, 702]
 
 
 def test_two_prompts_after_one_another_do_not_mix(run_workflow, graph, sampled):

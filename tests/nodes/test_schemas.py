@@ -21,7 +21,7 @@ PLAIN = {
     "VAE",
     "CONDITIONING",
 }
-OURS = {"LC_SCORER", "LC_SCORES", "LC_REROLL", "LC_CALLS"}
+OURS = {"LC_SCORER", "LC_SCORES", "LC_REROLL", "LC_ATTEMPT", "LC_CALLS"}
 
 
 @pytest.fixture(scope="module")
