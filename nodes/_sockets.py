@@ -13,6 +13,12 @@ SessionSocket = io.Custom("LC_REROLL")
 AttemptSocket = io.Custom("LC_ATTEMPT")
 CallsSocket = io.Custom("LC_CALLS")
 
+#: Features → score, fitted: ``core.heads.head.Head``.
+HeadSocket = io.Custom("LC_HEAD")
+
+#: What a probed MODEL has recorded: ``core.hosts.comfyui.probe.Probe``.
+ProbeSocket = io.Custom("LC_PROBE")
+
 CATEGORY = "Latent Critic"
 CATEGORY_MAKING = "Latent Critic/Making"
 CATEGORY_SCORERS = "Latent Critic/Scorers"

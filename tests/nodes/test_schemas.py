@@ -21,7 +21,7 @@ PLAIN = {
     "VAE",
     "CONDITIONING",
 }
-OURS = {"LC_SCORER", "LC_SCORES", "LC_REROLL", "LC_ATTEMPT", "LC_CALLS"}
+OURS = {"LC_SCORER", "LC_SCORES", "LC_REROLL", "LC_ATTEMPT", "LC_CALLS", "LC_HEAD", "LC_PROBE"}
 
 
 @pytest.fixture(scope="module")
