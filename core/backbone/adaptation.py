@@ -141,8 +141,16 @@ class AdaptableBackbone(Backbone, Protocol):
         """
         ...
 
+    def start_token(self, encoder: str) -> int:
+        """The token that every text begins with."""
+        ...
+
     def token_vectors(self, ids: Sequence[int], encoder: str) -> Tensor:
         """The encoder's own vectors of these tokens [n, width], float32 on the CPU."""
+        ...
+
+    def token_ids(self, vectors: Tensor, encoder: str) -> list[int | None]:
+        """The token whose vector each row [n, width] is, up to rounding; ``None`` for one of no token."""
         ...
 
     def embed_soft(self, prompts: SoftPrompts) -> Conditioning:

@@ -6,11 +6,12 @@ import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from ..backbone.fingerprint import Fingerprint
 from ..errors import MismatchedBackbone
-from .head import Head, Kind
+from .head import HeadMeta, Kind
+from .layout import Layout
 
 if TYPE_CHECKING:
     from ..backbone.contracts import Backbone
@@ -18,6 +19,20 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 #: Noise levels closer than this share are the same.
 _SAME_LEVEL = 1e-3
+
+
+class AnyHead(Protocol):
+    """Whatever has a head's facts: one on features, or GenzIQA's prompts."""
+
+    @property
+    def meta(self) -> HeadMeta:
+        """What its file says of it."""
+        ...
+
+    @property
+    def layout(self) -> Layout:
+        """Taps and reducers that it reads."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +70,7 @@ class Wanted:
 
 
 def check_head(
-    head: Head, backbone: Backbone, kind: Kind, wanted: Wanted | None = None, *, override: bool = False
+    head: AnyHead, backbone: Backbone, kind: Kind, wanted: Wanted | None = None, *, override: bool = False
 ) -> Fit:
     """Whether a head fits the model, and with what reservations. Warnings are logged too.
 
@@ -91,7 +106,7 @@ def check_head(
     return Fit(calibrated and head.meta.calibrated_on is not None, tuple(warnings))
 
 
-def _hard(head: Head, backbone: Backbone, kind: Kind, wanted: Wanted) -> Iterator[tuple[str, str, str]]:
+def _hard(head: AnyHead, backbone: Backbone, kind: Kind, wanted: Wanted) -> Iterator[tuple[str, str, str]]:
     """(field, the head's, the caller's) that no override helps against."""
     meta, layout = head.meta, head.layout
     if wanted.method is not None and meta.method != wanted.method:
@@ -112,7 +127,7 @@ def _hard(head: Head, backbone: Backbone, kind: Kind, wanted: Wanted) -> Iterato
         yield "reducers", ", ".join(layout.reducers), ", ".join(wanted.reducers)
 
 
-def _soft(head: Head, backbone: Backbone, wanted: Wanted) -> Iterator[tuple[str, str, str]]:
+def _soft(head: AnyHead, backbone: Backbone, wanted: Wanted) -> Iterator[tuple[str, str, str]]:
     """(field, the head's, the caller's) that an override allows."""
     meta = head.meta
     if not Fingerprint.from_text(meta.fingerprint).matches(backbone.fingerprint):
@@ -123,7 +138,7 @@ def _soft(head: Head, backbone: Backbone, wanted: Wanted) -> Iterator[tuple[str,
         yield "image-size policy", repr(meta.size_policy), repr(wanted.size_policy)
 
 
-def _reservations(head: Head, backbone: Backbone) -> list[str]:
+def _reservations(head: AnyHead, backbone: Backbone) -> list[str]:
     """What does not change the scale's meaning enough to refuse."""
     found = []
     if backbone.fingerprint.patched and not Fingerprint.from_text(head.meta.fingerprint).patched:

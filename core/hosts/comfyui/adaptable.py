@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,8 +15,6 @@ from . import context, denoiser, lora
 from .backbone import ComfyBackbone
 from .tapping import Tapping
 from .unet_taps import unet_taps
-
-logger = logging.getLogger(__name__)
 
 
 class AdaptableComfyBackbone(ComfyBackbone):
@@ -37,9 +34,17 @@ class AdaptableComfyBackbone(ComfyBackbone):
         """Token ids of each text after ``context_size`` vectors, for each encoder."""
         return context.suffixes(self._need_clip(), words, context_size)
 
+    def start_token(self, encoder: str) -> int:
+        """The token that every text begins with."""
+        return context.start_tokens(self._need_clip())[encoder]
+
     def token_vectors(self, ids: Sequence[int], encoder: str) -> Tensor:
         """The encoder's own vectors of these tokens [n, width], float32 on the CPU."""
         return context.token_vectors(self._need_clip(), ids, encoder)
+
+    def token_ids(self, vectors: Tensor, encoder: str) -> list[int | None]:
+        """The token whose vector each row [n, width] is; ``None`` for one of no token."""
+        return context.token_ids(self._need_clip(), vectors, encoder)
 
     def embed_soft(self, prompts: SoftPrompts) -> Conditioning:
         """Through the user's own text encoder, with its own masks and layer."""

@@ -12,10 +12,18 @@ from ...backbone.adaptation import SoftPrompts, TextSpace
 from ...backbone.contracts import Conditioning
 from ...errors import BadInput
 
+#: Relative distance of two copies of one vector, one of which may have been rounded to bf16.
+_SAME_VECTOR = 1e-2
+
 
 def text_spaces(clip: Any) -> dict[str, TextSpace]:
     """Width and length of each text encoder of a CLIP, by its letter."""
     return {name: TextSpace(_table(clip, name).shape[1], len(chunks[0])) for name, chunks in clip.tokenize("").items()}
+
+
+def start_tokens(clip: Any) -> dict[str, int]:
+    """The token that every text begins with, by encoder."""
+    return {name: int(chunks[0][0][0]) for name, chunks in clip.tokenize("").items()}
 
 
 def suffixes(clip: Any, words: Sequence[str], context: int) -> dict[str, tuple[tuple[int, ...], ...]]:
@@ -58,9 +66,17 @@ def token_vectors(clip: Any, ids: Sequence[int], name: str) -> Tensor:
     return table[torch.tensor(list(ids), dtype=torch.long, device=table.device)].detach().float().cpu()
 
 
-def vocabulary(clip: Any, name: str) -> Tensor:
-    """All of an encoder's token vectors [tokens, width], as they lie."""
-    return _table(clip, name)
+def token_ids(clip: Any, vectors: Tensor, name: str) -> list[int | None]:
+    """The token whose vector each row [n, width] is, up to half-precision rounding; ``None`` for one of no token."""
+    table = _table(clip, name).detach()
+    rows, back = vectors.detach().to(table.device, torch.float32).unique(dim=0, return_inverse=True)
+    found: list[int | None] = []
+    for row in rows:
+        apart = (table.float() - row).square().sum(1)
+        near = int(apart.argmin())
+        same = float(apart[near]) <= _SAME_VECTOR**2 * float(row.square().sum())
+        found.append(near if same else None)
+    return [found[place] for place in back.tolist()]
 
 
 def embed_soft(clip: Any, prompts: SoftPrompts) -> Conditioning:
@@ -69,7 +85,7 @@ def embed_soft(clip: Any, prompts: SoftPrompts) -> Conditioning:
     The encoder's own layer (CLIP Set Last Layer), LoRA and masks hold, as for the user's texts.
     """
     prompts.check(text_spaces(clip))
-    start = {name: chunks[0][0][0] for name, chunks in clip.tokenize("").items()}
+    start = start_tokens(clip)
     tokens, pooled = [], []
     with torch.set_grad_enabled(torch.is_grad_enabled() and not torch.is_inference_mode_enabled()):
         for row in range(len(prompts.texts)):

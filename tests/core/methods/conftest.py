@@ -1,9 +1,11 @@
 """A tiny real denoiser in plain torch behind the backbone contract: no host is needed to test a scorer's sums."""
 
+import copy
 import math
 
 import pytest
 import torch
+from latent_critic.core.backbone.adaptation import TextSpace
 from latent_critic.core.backbone.contracts import Conditioning, Family, Tap
 from latent_critic.core.backbone.fingerprint import Fingerprint
 from latent_critic.core.taps.recorder import Grid, Key, Record
@@ -101,6 +103,50 @@ class TinyBackbone:
             return None
         level = sigma.view(-1, 1, 1, 1)
         return z_t - level * out
+
+    # What GenzIQA lays over a model: one text encoder "l" of TOKENS tokens, whose masks are causal.
+
+    def text_spaces(self):
+        return {"l": TextSpace(WIDTH, TOKENS)}
+
+    def suffixes(self, words, context):
+        room = TOKENS - 1 - context
+        return {"l": tuple(tuple(sum(word.encode()) % 50 + place for place in range(room)) for word in words)}
+
+    def start_token(self, encoder):
+        return 1000
+
+    def token_vectors(self, ids, encoder):
+        rows = [torch.randn(WIDTH, generator=torch.Generator().manual_seed(number)) for number in ids]
+        return torch.stack(rows) if rows else torch.zeros(0, WIDTH)
+
+    def token_ids(self, vectors, encoder):
+        table = self.token_vectors(range(1001), encoder)
+        apart = (vectors[:, None] - table).norm(dim=-1)
+        return [int(row.argmin()) if row.min() < 0.02 else None for row in apart]
+
+    def embed_soft(self, prompts):
+        start = self.token_vectors([self.start_token("l")], "l")
+        rows = [torch.cat([start, prompts.context["l"], self.token_vectors(row, "l")]) for row in prompts.suffix["l"]]
+        tokens = torch.stack(rows)
+        return Conditioning(tokens.cumsum(1) / torch.arange(1, TOKENS + 1)[:, None] ** 0.5, None, prompts.texts)
+
+    def cross_shapes(self):
+        names = ("down.0.0", "up.0.0")
+        return {(name, part): (WIDTH, WIDTH) for name in names for part in ("q", "k", "v")}
+
+    def adapted(self, change):
+        change.check(self.cross_shapes())
+        other = copy.copy(self)
+        other.unet = copy.deepcopy(self.unet)
+        with torch.no_grad():
+            for (name, part), (down, up) in change.layers.items():
+                layer = getattr(other.unet, part)[("down.0.0", "up.0.0").index(name)]
+                layer.weight += up @ down
+        return other
+
+    def held_bytes(self):
+        return {"lora": 0, "backup": 0}
 
     def noise(self, shape, seed):
         return torch.randn(tuple(shape), generator=torch.Generator().manual_seed(seed))

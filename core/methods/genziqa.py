@@ -1,0 +1,160 @@
+"""genziqa: learned "good photo" and "bad photo" prompts against the image inside the denoiser's cross-attention.
+
+Reimplemented after De, Mitra and Soundararajan, Generalized Image Quality Assessment using Prompt-Guided Latent
+Diffusion Models, 2024 (arXiv 2406.04654), not by its authors. For each noise level
+
+    raw = mean over layers, prompts, heads and tokens of log(mean over queries of exp(T · A)) / T
+          + bias_weight · (rms(eps - eps_good) - rms(eps - eps_bad))
+
+with A the raw attention logits; the score is offset + gain · (mean of raw over the levels). The published form sums
+over queries, which adds ln(queries) / T; the mean takes that away exactly, so resolution does not change a score.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from ..backbone.schedule import sigma_of_timestep
+from ..errors import BadInput
+from ..heads.check import Wanted, check_head
+from ..images import as_list
+from ..records import Score, ScoreBatch, ScoreSpec
+from .genziqa_settings import GenzIQAOptions, GenzSettings
+from .prompt_reader import PromptReader, Reading, ReadingPlan, attention_taps
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..backbone.adaptation import AdaptableBackbone
+    from .contract import Images, Watch
+    from .genziqa_head import GenzHead
+
+_log = logging.getLogger(__name__)
+_BLIND_TO = (
+    "hands, faces, meaning, whether the picture fits its prompt, faults that vanish when the picture is resized, "
+    "whatever the pictures that it was trained on did not show"
+)
+_NO_BIAS = "the head was trained with the noise-error bias, which is switched off: its scores rank, without a scale"
+
+
+class GenzIQA:
+    """A trained GenzIQA head on the loaded model; a :class:`~.contract.Scorer`.
+
+    Args:
+        backbone: The loaded model; it needs its text encoder and VAE.
+        head: Context, LoRA and settings.
+        options: Levels, bias and the like.
+
+    Raises:
+        MismatchedBackbone: the head was made for another model.
+        BadInput: a model without text cross-attention, or LoRA of a wrong rank.
+    """
+
+    def __init__(self, backbone: AdaptableBackbone, head: GenzHead, options: GenzIQAOptions | None = None) -> None:
+        self._head, self._options, self._digest = head, options or GenzIQAOptions(), head.digest()
+        taps = attention_taps(backbone.family.taps, None)
+        fit = check_head(head, backbone, "prompts", Wanted(method="genziqa"), override=self._options.override)
+        head.prompts.check(backbone.text_spaces())
+        self._plain, self._backbone = backbone, backbone.adapted(head.lora)
+        settings = head.settings
+        weight = settings.bias_weight if self._options.bias else 0.0
+        dropped = weight != settings.bias_weight
+        self._calibrated = fit.calibrated and not dropped
+        self._warnings = (*fit.warnings, *((_NO_BIAS,) if dropped else ()))
+        self._weight = weight
+        steps = self._timesteps = self._options.timesteps or settings.timesteps
+        plan = ReadingPlan(
+            sigmas=tuple(sigma_of_timestep(t, backbone.family.prediction) for t in steps),
+            seeds=tuple(settings.seed + t for t in steps),
+            taps=tuple(tap for tap in taps if tap.name in head.taps),
+            temperature=settings.temperature,
+            noise=weight != 0.0,
+            most_rows=self._options.most_rows,
+            shape=lambda height, width: settings.shape(height, width, backbone.family),
+            encode=settings.encode(backbone),
+        )
+        self._reader = PromptReader(self._backbone, plan, lambda: backbone.embed_soft(head.prompts))
+
+    @property
+    def spec(self) -> ScoreSpec:
+        """What the numbers mean: 0 to 100 where the head was trained on ratings and fits this model."""
+        meta, settings, plan = self._head.meta, self._head.settings, self._reader.plan
+        return ScoreSpec(
+            name="genziqa",
+            scale=meta.scale if self._calibrated else None,
+            calibrated_on=meta.calibrated_on if self._calibrated else None,
+            centre=meta.centre,
+            spread=meta.spread,
+            needs=("image", "model", "clip", "vae", "head"),
+            size_policy=settings.size_policy(self._plain.family),
+            blind_to=_BLIND_TO,
+            backbone=self._plain.fingerprint.to_text(),
+            settings={
+                **settings.to_dict(),
+                "timesteps": list(self._timesteps),
+                "bias_weight": self._weight,
+                "sigmas": list(plan.sigmas),
+                "taps": [tap.name for tap in plan.taps],
+                "prompts": list(self._head.prompts.texts),
+                "head": {"trained_on": meta.training_set, "pictures": meta.pictures, "fingerprint": meta.fingerprint},
+                "rank": self._head.lora.rank,
+                "weights": self._digest,
+                "identity": dict(self._plain.identity),
+            },
+        )
+
+    def score(self, images: Images, prompts: Sequence[str] | None = None, *, watch: Watch | None = None) -> ScoreBatch:
+        """Score every image. ``prompts`` are not used; ``watch`` is called after every forward of the denoiser.
+
+        Each score's attributes hold the raw value, its attention and bias, the values by level, and the size.
+        """
+        found = as_list(images)
+        if prompts is not None and len(prompts) != len(found):
+            raise BadInput(f"{len(found)} prompts, one per image", str(len(prompts)), "Leave prompts out.")
+        return self._batch(self._reader.read(found, watch))
+
+    def score_latents(
+        self, latents: Tensor, prompts: Sequence[str] | None = None, *, watch: Watch | None = None
+    ) -> ScoreBatch:
+        """As :meth:`score`, from latents [N, C, h, w] in the model's space, at their own size."""
+        if prompts is not None and len(prompts) != len(latents):
+            raise BadInput(f"{len(latents)} prompts, one per latent", str(len(prompts)), "Leave prompts out.")
+        return self._batch(self._reader.read_latents(latents, watch))
+
+    def held_bytes(self) -> Mapping[str, int]:
+        """Bytes held beside the user's model now: ``lora``, and ``backup`` for originals of patched weights."""
+        return self._backbone.held_bytes()
+
+    def _batch(self, readings: Sequence[Reading | Score]) -> ScoreBatch:
+        held = self.held_bytes()
+        _log.info("GenzIQA holds %d bytes of LoRA and %d of patched weights' originals.", held["lora"], held["backup"])
+        spec = self.spec
+        return ScoreBatch(spec, tuple(self._one(place, found, spec.scale) for place, found in enumerate(readings)))
+
+    def _one(self, place: int, found: Reading | Score, scale: tuple[float, float] | None) -> Score:
+        if isinstance(found, Score):
+            return found
+        settings = self._head.settings
+        attention, bias = signals(found.answer, found.error, settings)
+        raw = attention + self._weight * bias
+        value = settings.offset + settings.gain * float(raw.mean())
+        parts = {
+            "raw": float(raw.mean()),
+            "attention": float(attention.mean()),
+            "bias": float(bias.mean()),
+            "levels": [settings.offset + settings.gain * one for one in raw.tolist()],
+        }
+        attributes = {**found.attributes, **parts}
+        warnings = [*self._warnings, *attributes.get("warnings", ())]
+        if warnings:
+            attributes["warnings"] = warnings
+        return Score.of(value if scale is None else min(max(value, scale[0]), scale[1]), place, attributes=attributes)
+
+
+def signals(answer: Tensor, error: Tensor, settings: GenzSettings) -> tuple[Tensor, Tensor]:
+    """[..., prompts = (good, bad), levels] → attention and bias [..., levels], both differentiable."""
+    good, bad = answer[..., 0, :], answer[..., 1, :]
+    attention = good - bad if settings.contrast else (good + bad) / 2
+    return attention, error[..., 0, :] - error[..., 1, :]

@@ -1,0 +1,143 @@
+"""A GenzIQA head: the learned context, LoRA on the text cross-attention, and how to read the score."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from ..backbone.adaptation import PARTS, CrossLora, SoftPrompts
+from ..backbone.schedule import sigma_of_timestep
+from ..errors import BadInput
+from ..heads.head import HeadMeta
+from ..heads.layout import Layout
+from .genziqa_settings import WORDS, GenzSettings
+from .prompt_reader import attention_taps
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..backbone.adaptation import AdaptableBackbone
+
+#: Published: vectors of the context, and rank of the LoRA.
+CONTEXT, RANK = 16, 4
+#: Published: deviation of the context's first values.
+_DEVIATION = 0.02
+REDUCER = "log_sum_exp"
+
+
+@dataclass(frozen=True, slots=True)
+class GenzHead:
+    """All that training changes, and what is known of it.
+
+    Attributes:
+        meta: As of every head; its kind is ``prompts``, its ``settings`` are :attr:`settings` as plain types.
+        prompts: Two soft prompts: good, bad.
+        lora: On q, k, v and out of the text cross-attention; may be empty.
+        settings: How an image is read.
+        taps: Attention taps that are read.
+    """
+
+    meta: HeadMeta
+    prompts: SoftPrompts
+    lora: CrossLora
+    settings: GenzSettings
+    taps: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.prompts.texts) != 2:
+            raise BadInput("two prompts, good and bad", str(len(self.prompts.texts)), "The file may be damaged.")
+
+    @property
+    def layout(self) -> Layout:
+        """Which taps and reducer it reads, in the words of the other heads."""
+        return Layout.of((tap, 0, REDUCER, "whole", 1) for tap in self.taps)
+
+    def digest(self) -> str:
+        """16 hex digits that tell these vectors and this LoRA from others."""
+        found = hashlib.sha256()
+        for name, vectors in sorted(self.prompts.context.items()):
+            found.update(f"{name} {self.prompts.suffix[name]}".encode())
+            found.update(_raw(vectors))
+        for where, pair in sorted(self.lora.layers.items()):
+            found.update(f"{where} {self.lora.alpha}".encode())
+            found.update(b"".join(map(_raw, pair)))
+        return found.hexdigest()[:16]
+
+    def with_settings(self, **changes: Any) -> GenzHead:
+        """The same head read in another way."""
+        settings = replace(self.settings, **changes)
+        return replace(self, settings=settings, meta=replace(self.meta, settings=settings.to_dict()))
+
+
+def _raw(values: Tensor) -> bytes:
+    return values.detach().float().cpu().contiguous().numpy().tobytes()
+
+
+def fresh_context(backbone: AdaptableBackbone, count: int, seed: int) -> dict[str, Tensor]:
+    """Context vectors before training: normal, deviation .02 (published)."""
+    generator = torch.Generator().manual_seed(seed)
+    spaces = sorted(backbone.text_spaces().items())
+    return {name: _DEVIATION * torch.randn(count, space.width, generator=generator) for name, space in spaces}
+
+
+def fresh_lora(backbone: AdaptableBackbone, taps: Sequence[str], rank: int, seed: int) -> CrossLora:
+    """LoRA before training: down normal with deviation 1/rank, up zero, so that nothing is changed yet."""
+    generator = torch.Generator().manual_seed(seed)
+    layers = {}
+    for (tap, part), (rows, columns) in backbone.cross_shapes().items():
+        if tap in taps and part in PARTS:
+            layers[(tap, part)] = (torch.randn(rank, columns, generator=generator) / rank, torch.zeros(rows, rank))
+    return CrossLora(layers)
+
+
+def untrained(
+    backbone: AdaptableBackbone,
+    settings: GenzSettings | None = None,
+    *,
+    words: Sequence[str] = WORDS,
+    context: int = CONTEXT,
+    rank: int = RANK,
+    seed: int = 0,
+) -> GenzHead:
+    """A head as training begins with it. Its scores are uncalibrated and mean nothing yet.
+
+    Args:
+        backbone: The model that it is for.
+        settings: How images are read.
+        words: What follows the context: good, bad.
+        context: Vectors; 0 for the words alone.
+        rank: Of the LoRA; 0 for none.
+        seed: Draws context and LoRA.
+
+    Raises:
+        BadInput: texts that do not fit, or a rank or context below 0.
+    """
+    if context < 0 or rank < 0 or len(words) != 2:
+        raise BadInput("two texts, context ≥ 0, rank ≥ 0", f"{words}, {context}, {rank}", "Published: 16 and 4.")
+    settings, family = settings or GenzSettings(), backbone.family
+    taps = tuple(tap.name for tap in attention_taps(family.taps, None))
+    prompts = SoftPrompts(fresh_context(backbone, context, seed), backbone.suffixes(words, context), tuple(words))
+    lora = fresh_lora(backbone, taps, rank, seed) if rank else CrossLora()
+    return GenzHead(base_meta(backbone, settings, words), prompts, lora, settings, taps)
+
+
+def base_meta(backbone: AdaptableBackbone, settings: GenzSettings, words: Sequence[str]) -> HeadMeta:
+    """What is known of a head before it is trained on anything."""
+    family = backbone.family
+    return HeadMeta(
+        method="genziqa",
+        kind="prompts",
+        family=family.name,
+        fingerprint=backbone.fingerprint.to_text(),
+        sigmas=tuple(sigma_of_timestep(t, family.prediction) for t in settings.timesteps),
+        prompt=" | ".join(words),
+        size_policy=settings.size_policy(family),
+        training_set="none",
+        pictures=0,
+        settings=settings.to_dict(),
+        identity=dict(backbone.identity),
+    )
