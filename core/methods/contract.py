@@ -10,6 +10,8 @@ from ..records import ScoreBatch, ScoreSpec
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from ..backbone.contracts import Backbone
+
 #: One tensor [N, 3, H, W], or a sequence of [3, H, W] of any sizes; float32 RGB in [0, 1].
 Images: TypeAlias = "Tensor | Sequence[Tensor]"
 
@@ -34,4 +36,20 @@ class Scorer(Protocol):
 
     def score(self, images: Images, prompts: Sequence[str] | None = None, *, watch: Watch | None = None) -> ScoreBatch:
         """Score every image, in order. ``prompts``, when given, holds one text per image."""
+        ...
+
+
+@runtime_checkable
+class LatentScorer(Scorer, Protocol):
+    """A scorer that starts from latents anyway, so that a latent at hand needs neither decoding nor encoding."""
+
+    @property
+    def backbone(self) -> Backbone:
+        """The model whose latents these are."""
+        ...
+
+    def score_latents(
+        self, latents: Tensor, prompts: Sequence[str] | None = None, *, watch: Watch | None = None
+    ) -> ScoreBatch:
+        """As :meth:`~Scorer.score`, from clean latents [N, C, h, w] in the model's scaled space, at their own size."""
         ...

@@ -65,6 +65,11 @@ class ZeroShot:
         )
 
     @property
+    def backbone(self) -> Backbone:
+        """The loaded model."""
+        return self._backbone
+
+    @property
     def spec(self) -> ScoreSpec:
         """What the numbers mean: an open scale, good above bad, 0 where both prompts fit alike."""
         options, plan = self._options, self._reader.plan
