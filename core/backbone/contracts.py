@@ -9,11 +9,12 @@ conditioning, so callers batch prompts and noise levels freely.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from ..taps.recorder import Recorder
     from .fingerprint import Fingerprint
@@ -129,8 +130,28 @@ class Backbone(Protocol):
         """
         ...
 
-    def decode(self, latents: Tensor, *, differentiable: bool = False) -> Tensor:
-        """Latents [N, C, h, w] → pixels [N, 3, H, W] in [0, 1] (not clamped when differentiable)."""
+    @property
+    def has_tiny_decoder(self) -> bool:
+        """Whether :meth:`decode` knows a tiny autoencoder beside the full one."""
+        ...
+
+    def decode(self, latents: Tensor, *, differentiable: bool = False, tiny: bool = False) -> Tensor:
+        """Latents [N, C, h, w] → pixels [N, 3, H, W] in [0, 1] (not clamped when differentiable).
+
+        A differentiable decode and its backward lie inside :meth:`gradients`. ``tiny`` takes the tiny autoencoder.
+        """
+        ...
+
+    def gradients(
+        self, *, decoder: bool = True, denoiser: bool = False, networks: Sequence[nn.Module] = ()
+    ) -> AbstractContextManager[None]:
+        """A context in which backwards work, wherever the host would keep them from it.
+
+        Args:
+            decoder: Through a differentiable :meth:`decode`.
+            denoiser: Through :meth:`denoise` and :meth:`features`.
+            networks: Through these as well; they get no gradients of their own.
+        """
         ...
 
     def embed(self, prompts: Sequence[str]) -> Conditioning:
@@ -155,6 +176,12 @@ class Backbone(Protocol):
         """Standard normal noise, the same on every device and dtype for one seed."""
         ...
 
-    def rows_that_fit(self, latent_shape: Sequence[int], *, backward: bool = False) -> int:
-        """How many rows of [C, h, w] one forward (or forward and backward) may hold in free memory; at least 1."""
+    def rows_that_fit(self, latent_shape: Sequence[int], *, backward: bool = False, decoder: bool = False) -> int:
+        """How many rows of [C, h, w] one forward may hold in free memory; at least 1.
+
+        Args:
+            latent_shape: C, h, w of one row.
+            backward: Counts what a backward needs too.
+            decoder: Of the decoder instead of the denoiser.
+        """
         ...

@@ -114,17 +114,16 @@ class EfficientNetLite0(nn.Module):
         self.stages = nn.ModuleList(stages)
         self.head = SameConv(ops, wide, HEAD, 1)
 
-    def features(self, pixels: Tensor) -> list[Tensor]:
-        """Pixels [N, 3, H, W] in [0, 1] → nine maps, fine to coarse, of ``MAP_CHANNELS`` channels.
+    def features(self, pixels: Tensor, count: int = len(MAP_CHANNELS)) -> list[Tensor]:
+        """Pixels [N, 3, H, W] in [0, 1] → the first ``count`` of nine maps (``MAP_CHANNELS``), fine to coarse.
 
         Strides 2, 2, 4, 8, 16, 16, 32, 32, 32. Stem and head are after their ReLU6, stages are linear.
         """
-        x = F.relu6(self.stem((pixels - MEAN) / STD))
-        maps = [x]
-        for stage in self.stages:
-            x = stage(x)
-            maps.append(x)
-        maps.append(F.relu6(self.head(x)))
+        maps = [F.relu6(self.stem((pixels - MEAN) / STD))]
+        for stage in list(self.stages)[: count - 1]:
+            maps.append(stage(maps[-1]))
+        if count == len(MAP_CHANNELS):
+            maps.append(F.relu6(self.head(maps[-1])))
         return maps
 
     def forward(self, pixels: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from ...backbone.contracts import Family
 from ...errors import BadInput, MismatchedBackbone
+from .memory import times_in_free_memory
 
 logger = logging.getLogger(__name__)
 
@@ -53,6 +55,12 @@ class Autoencoder:
     def patcher(self) -> Any:
         """The VAE's own ModelPatcher."""
         return self._vae.patcher
+
+    def rows_that_fit(self, latent_shape: Sequence[int], *, backward: bool = False) -> int:
+        """How many rows of [C, h, w] one decoder forward may hold beside the weights; at least 1."""
+        vae = self._vae
+        one = vae.memory_used_decode([1, *latent_shape], vae.vae_dtype) * (_BACKWARD_FACTOR if backward else 1.0)
+        return times_in_free_memory(vae.patcher, one)
 
     def encode(self, pixels: Tensor, value_range: tuple[float, float], sample: int | None) -> Tensor:
         """Pixels [N, 3, H, W] in [0, 1] → latents [N, C, H // stride, W // stride] in the model's scaled space.

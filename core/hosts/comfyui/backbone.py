@@ -17,6 +17,7 @@ from ...errors import BadInput
 from . import denoiser, facts, gradients, memory
 from .autoencoder import Autoencoder
 from .identity import identity
+from .own_nets import PlacedNetwork
 from .tapping import Tapping
 from .text import TextEncoder
 from .unet_taps import context_width, unet_taps
@@ -35,6 +36,7 @@ class ComfyBackbone:
         model: MODEL, with whatever LoRA and ModelSampling nodes the graph put on it.
         clip: CLIP; needed for :meth:`embed` only.
         vae: VAE; needed for :meth:`encode` and :meth:`decode` only.
+        tiny_vae: A second VAE that is small (a TAESD), for ``decode(tiny=True)`` only.
 
     Raises:
         BadInput: no MODEL.
@@ -44,7 +46,7 @@ class ComfyBackbone:
 
     size_policy = Autoencoder.size_policy
 
-    def __init__(self, model: Any, clip: Any = None, vae: Any = None) -> None:
+    def __init__(self, model: Any, clip: Any = None, vae: Any = None, tiny_vae: Any = None) -> None:
         if not hasattr(model, "get_model_object"):
             raise BadInput(
                 "a MODEL", type(model).__name__, "Connect the output of a checkpoint or diffusion model loader."
@@ -61,7 +63,9 @@ class ComfyBackbone:
         self._fingerprint: Fingerprint | None = None
         self._identity: Mapping[str, str] | None = None
         self._text = None if clip is None else TextEncoder(clip, self._family, context_width(unet), _pooled_width(unet))
-        self._vae = None if vae is None else Autoencoder(vae, model.model, self._family)
+        self._vae, self._tiny = (
+            None if given is None else Autoencoder(given, model.model, self._family) for given in (vae, tiny_vae)
+        )
 
     @property
     def family(self) -> Family:
@@ -96,12 +100,21 @@ class ComfyBackbone:
         """
         return self._need_vae().encode(pixels, value_range, sample).to(self.device)
 
-    def decode(self, latents: Tensor, *, differentiable: bool = False) -> Tensor:
+    def in_model_space(self, samples: Tensor) -> Tensor:
+        """A LATENT's samples [N, C, h, w] as samplers give them → the model's scaled space, on :attr:`device`."""
+        return self._model.model.process_latent_in(samples.to(self.device, torch.float32))
+
+    @property
+    def has_tiny_decoder(self) -> bool:
+        """Whether a tiny autoencoder was given."""
+        return self._tiny is not None
+
+    def decode(self, latents: Tensor, *, differentiable: bool = False, tiny: bool = False) -> Tensor:
         """Latents [N, C, h, w] → pixels [N, 3, H, W] in [0, 1]; not clamped when differentiable.
 
         A differentiable decode must lie inside :meth:`gradients`, its backward too.
         """
-        vae = self._need_vae()
+        vae = self._need_vae(tiny=tiny)
         return vae.decode_for_gradient(latents) if differentiable else vae.decode(latents)
 
     def embed(self, prompts: Sequence[str]) -> Conditioning:
@@ -129,26 +142,41 @@ class ComfyBackbone:
         generator = torch.Generator().manual_seed(seed)
         return torch.randn(tuple(shape), generator=generator).to(self.device)
 
-    def rows_that_fit(self, latent_shape: Sequence[int], *, backward: bool = False) -> int:
-        """How many rows of [C, h, w] one forward may hold in free memory; at least 1."""
-        return memory.rows_that_fit(self._patcher, latent_shape, backward=backward)
-
-    def gradients(self, *, denoiser: bool = False) -> AbstractContextManager[None]:
-        """A context in which a differentiable :meth:`decode` and its backward work, also inside ComfyUI's executor.
+    def rows_that_fit(self, latent_shape: Sequence[int], *, backward: bool = False, decoder: bool = False) -> int:
+        """How many rows of [C, h, w] one forward may hold in free memory; at least 1.
 
         Args:
-            denoiser: Let gradients flow through :meth:`denoise` as well.
+            latent_shape: C, h, w of one row.
+            backward: Counts what a backward needs too.
+            decoder: Of the VAE's decoder instead of the denoiser.
         """
-        patchers = [] if self._vae is None else [self._vae.patcher]
-        if denoiser:
-            patchers.append(self._patcher)
-        model_management.load_models_gpu(patchers)
-        return gradients.gradient_context(*(patcher.model for patcher in patchers))
+        if decoder:
+            return 1 if self._vae is None else self._vae.rows_that_fit(latent_shape, backward=backward)
+        return memory.rows_that_fit(self._patcher, latent_shape, backward=backward)
 
-    def _need_vae(self) -> Autoencoder:
-        if self._vae is None:
+    def gradients(
+        self, *, decoder: bool = True, denoiser: bool = False, networks: Sequence[torch.nn.Module] = ()
+    ) -> AbstractContextManager[None]:
+        """A context in which backwards work, also inside ComfyUI's executor.
+
+        Args:
+            decoder: Through a differentiable :meth:`decode`.
+            denoiser: Through :meth:`denoise` and :meth:`features`.
+            networks: Through these as well: networks of ours, placed or not.
+        """
+        patchers = [vae.patcher for vae in (self._vae, self._tiny) if decoder and vae is not None]
+        patchers += [self._patcher] * denoiser
+        patchers += [network.patcher for network in networks if isinstance(network, PlacedNetwork)]
+        model_management.load_models_gpu(patchers)
+        return gradients.gradient_context(*(patcher.model for patcher in patchers), *networks)
+
+    def _need_vae(self, *, tiny: bool = False) -> Autoencoder:
+        if tiny and self._tiny is None:
+            raise BadInput("a tiny autoencoder", "none", "Connect a TAESD for this model, or use the full decoder.")
+        vae = self._tiny if tiny else self._vae
+        if vae is None:
             raise BadInput("a VAE", "none", "Connect the checkpoint's VAE output.")
-        return self._vae
+        return vae
 
     def _forwards(
         self, z_t: Tensor, sigma: Tensor, conditioning: Conditioning, recorder: Recorder | None, *, stop: bool

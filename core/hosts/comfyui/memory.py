@@ -22,10 +22,15 @@ T = TypeVar("T")
 def rows_that_fit(patcher: Any, latent_shape: Sequence[int], *, backward: bool = False) -> int:
     """How many rows of [C, h, w] one forward may hold beside the weights; at least 1."""
     one = patcher.model.memory_required([1, *latent_shape]) * MARGIN * (BACKWARD_FACTOR if backward else 1.0)
+    return times_in_free_memory(patcher, one)
+
+
+def times_in_free_memory(patcher: Any, need: float) -> int:
+    """How often ``need`` bytes fit beside a model's weights, loaded or not yet; at least 1."""
     not_loaded = max(0, patcher.model_size() - patcher.loaded_size())
     same_place = patcher.load_device == patcher.offload_device
     free = model_management.get_free_memory(patcher.load_device) - (0 if same_place else not_loaded)
-    return max(1, int(free // max(1.0, one)))
+    return max(1, int(free // max(1.0, need)))
 
 
 def in_chunks(count: int, size: int, work: Callable[[int, int], T]) -> list[T]:

@@ -1,0 +1,1 @@
+"""Perceptual manifold guidance: the pure step, and the loop over noise levels."""

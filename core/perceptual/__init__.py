@@ -1,0 +1,1 @@
+"""psi: perceptual feature extractors and their distances, one file each."""
