@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from ..errors import BadInput, UnreadableFile
-from .rated import RatedImage, RatedSet, Split, checked
+from ..errors import BadInput
+from .damaged import csiq, kadid10k, live, pipal, tid2013
+from .generated import agiqa1k, agiqa3k, aigiqa20k
+from .photographs import clive, flive, koniq10k, spaq
+from .rated import RatedImage, RatedSet, Split, checked, find_root, scaled
+from .tables import by_lower_name, cells, number, text_of
 
 
 def biq2021(folder: str | Path) -> RatedSet:
@@ -16,14 +19,14 @@ def biq2021(folder: str | Path) -> RatedSet:
 
     ``folder`` holds ``Images/`` and the two official lists. MOS 0…1 becomes 0…100. Every photograph is its own group.
     """
-    folder = Path(folder)
-    found: list[RatedImage] = []
-    place = _by_lower_name(folder / "Images")
     parts: tuple[tuple[str, Split], ...] = (("Train", "train"), ("Test", "test"))
+    folder = find_root(folder, "BIQ2021", "Images", *(f"{part} (Images and MOS).csv" for part, _ in parts))
+    found: list[RatedImage] = []
+    place = by_lower_name(folder / "Images")
     for part, split in parts:
         for name, text in _rows(folder / f"{part} (Images and MOS).csv"):
-            path = place.get(name.lower(), folder / "Images" / name)
-            found.append(RatedImage(path, 100.0 * _number(text, name), Path(name).stem, split))
+            mos = scaled(number(text, name), (0.0, 1.0), name, "BIQ2021")
+            found.append(RatedImage(place(name), mos, Path(name).stem, split))
     return checked("BIQ2021", found)
 
 
@@ -32,16 +35,19 @@ def mmp2k(folder: str | Path) -> RatedSet:
 
     ``folder`` is the repository, or the folder that holds the pictures and ``final_image_mos.json``.
     """
-    folder = Path(folder)
-    inner = folder / "backend" / "server" / "image_base"
-    folder = inner if inner.is_dir() else folder
-    ratings = json.loads(_text(folder / "final_image_mos.json"))
+    listed, inner = "final_image_mos.json", "backend/server/image_base"
+    folder = find_root(folder, "MMP-2K", f"{listed}|{inner}/{listed}")
+    folder = folder / inner if (folder / inner).is_dir() else folder
+    ratings = json.loads(text_of(folder / listed))
     if not isinstance(ratings, dict):
         raise BadInput("a JSON object of picture number to rating", type(ratings).__name__, "Use the authors' file.")
     pairs = sorted(ratings.items(), key=lambda pair: (len(pair[0]), pair[0]))
     return checked(
         "MMP-2K",
-        [RatedImage(folder / f"{name}.jpg", _number(mos, name), str(name), "test") for name, mos in pairs],
+        [
+            RatedImage(folder / f"{name}.jpg", scaled(number(mos, name), (0.0, 100.0), name, "MMP-2K"), name, "test")
+            for name, mos in pairs
+        ],
     )
 
 
@@ -52,7 +58,8 @@ def rated_csv(
     scale: tuple[float, float] = (0.0, 100.0),
     split: Split = "all",
 ) -> RatedSet:
-    """Any list of picture and rating: first column the path, second the rating, third (if any) the content group.
+    """Any list of picture and rating: first column the path, second the rating; then, if any, the content
+    group and the prompt.
 
     Args:
         file: The CSV file; a first row whose second field is no number is taken as the heading.
@@ -66,13 +73,31 @@ def rated_csv(
         raise BadInput("a scale whose ends differ", f"{low:g} to {high:g}", "Give the lowest and highest rating.")
     root = Path(images) if images is not None else file.parent
     found = []
-    for name, text, *rest in _rows(file, fields=3):
-        mos = 100.0 * (_number(text, name) - low) / (high - low)
-        found.append(RatedImage(root / name, mos, rest[0] if rest and rest[0] else name, split))
+    for name, text, *rest in _rows(file, fields=4):
+        mos = scaled(number(text, name), scale, name, file.stem)
+        group, prompt = (*rest, "", "")[:2]
+        found.append(RatedImage(root / name, mos, group or name, split, prompt or None))
     return checked(file.stem, found)
 
 
-LOADERS: dict[str, Callable[[str | Path], RatedSet]] = {"biq2021": biq2021, "mmp2k": mmp2k, "csv": rated_csv}
+#: Loader's name on the command line → the function that reads the authors' layout.
+LOADERS: dict[str, Callable[[str | Path], RatedSet]] = {
+    "biq2021": biq2021,
+    "mmp2k": mmp2k,
+    "koniq10k": koniq10k,
+    "clive": clive,
+    "spaq": spaq,
+    "flive": flive,
+    "kadid10k": kadid10k,
+    "tid2013": tid2013,
+    "csiq": csiq,
+    "live": live,
+    "pipal": pipal,
+    "agiqa1k": agiqa1k,
+    "agiqa3k": agiqa3k,
+    "aigiqa20k": aigiqa20k,
+    "csv": rated_csv,
+}
 
 
 def load(name: str, folder: str | Path) -> RatedSet:
@@ -87,30 +112,15 @@ def load(name: str, folder: str | Path) -> RatedSet:
     return LOADERS[name](folder)
 
 
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        got = "no such file" if not path.exists() else f"{type(error).__name__}: {error}"
-        raise UnreadableFile(f"the list of ratings {path.name}", got, f"Look into {path.parent}.") from error
-
-
 def _rows(path: Path, fields: int = 2) -> Iterator[list[str]]:
     """Rows with their empty trailing columns cut off and the heading left out."""
-    for number, row in enumerate(csv.reader(_text(path).splitlines())):
-        row = [field.strip() for field in row][:fields]
-        if not any(row):
-            continue
+    for place, row in enumerate(cells(path)):
+        row = row[:fields]
         if len(row) < 2 or not row[0]:
-            raise BadInput("a path and a rating per row", f"{row} in row {number + 1}", f"Repair {path.name}.")
-        if number == 0 and not _is_number(row[1]):
+            raise BadInput("a path and a rating per row", f"{row} in row {place + 1}", f"Repair {path.name}.")
+        if place == 0 and not _is_number(row[1]):
             continue
         yield row
-
-
-def _by_lower_name(folder: Path) -> dict[str, Path]:
-    """Lower-case name → file: BIQ2021 lists one ``.JPG`` as ``.jpg``, which only some file systems forgive."""
-    return {path.name.lower(): path for path in folder.iterdir()} if folder.is_dir() else {}
 
 
 def _is_number(text: str) -> bool:
@@ -119,10 +129,3 @@ def _is_number(text: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _number(text: str | float, name: str) -> float:
-    try:
-        return float(text)
-    except (TypeError, ValueError) as error:
-        raise BadInput("a rating that is a number", f"{text!r} for {name}", "Repair this row of the list.") from error

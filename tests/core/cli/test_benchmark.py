@@ -68,8 +68,8 @@ def test_pictures_without_a_score_are_named_and_make_code_one(cli, rated, scorer
     ("arguments", "words"),
     [
         (["--data", "nosuch", "--root", "."], "a data set out of"),
-        (["--data", "biq2021", "--root", "."], "list of ratings"),
-        (["--data", "mmp2k", "--root", "."], "list of ratings"),
+        (["--data", "biq2021", "--root", "."], "as its authors publish it"),
+        (["--data", "mmp2k", "--root", "."], "as its authors publish it"),
         (["--data", "csv", "--root", "gone.csv"], "list of ratings"),
         (["--data", "csv", "--root", "x", "--batch", "0"], "--batch"),
         (["--data", "csv", "--root", "x", "--json", "-", "--csv", "-"], "different output"),
