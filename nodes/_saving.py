@@ -64,6 +64,8 @@ def folder_and_stem(pattern: str, width: int, height: int) -> tuple[Path, str, i
     output = folder_paths.get_output_directory()
     if "\0" in pattern:
         raise BadInput("a file name", repr(pattern), "Take the NUL character out of it.")
+    if os.path.normpath(pattern) == os.curdir:
+        raise BadInput("a file name", repr(pattern), "Write for example: LatentCritic/%score%")
     base = Path(os.path.normpath(Path(output).absolute()))
     if not Path(os.path.normpath(base / pattern)).is_relative_to(base):
         raise BadInput("a file name inside ComfyUI's output folder", pattern, "Leave out '..' and absolute paths.")

@@ -43,8 +43,10 @@ def _device(name: str) -> str:
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        torch.zeros(1, device=name).item()
+    # PyTorch's four answers: no such device or one without numbers (meta), one without kernels here (a RuntimeError
+    # too), one that this build leaves out, and one whose module is not installed.
+    except (RuntimeError, AssertionError, ModuleNotFoundError) as error:
         reason = str(error).splitlines()[0]
         raise BadInput("a device that this PyTorch can use", f"{name} ({reason})", "Use --device cpu.") from error
     return name

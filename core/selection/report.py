@@ -47,6 +47,15 @@ def table(batch: ScoreBatch, selection: Selection | None = None) -> str:
     return aligned([list(columns), *([_cell(name, row[name]) for name in columns] for row in found)])
 
 
+def cell(value: Any) -> str:
+    """A value of a row as text: "-" for None, "yes" and "no", numbers of scores as everywhere."""
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return numeral(value) if isinstance(value, float) else str(value)
+
+
 def aligned(cells: Sequence[Sequence[str]]) -> str:
     """Lines of cells as plain text with straight columns."""
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
@@ -104,10 +113,13 @@ def _images(indices: Sequence[int], of: int, most: int) -> str:
     return f"image{'s' if len(indices) > 1 else ''} {', '.join(map(str, indices[:most]))}{more}"
 
 
-def why_empty(batch: ScoreBatch, selection: Selection, side: str, most: int = 4) -> str:
-    """Why a side of a selection, ``kept`` or ``rejected``, holds no image: one line for the blocked branch."""
+def why_empty(batch: ScoreBatch, selection: Selection, side: str, most: int = 4) -> str | None:
+    """Why a side of a selection, ``kept`` or ``rejected``, holds no image: one line for the blocked branch.
+
+    ``None`` where nothing was rejected: nothing is wrong then, and nobody need be told.
+    """
     if side == "rejected":
-        return f"No image was rejected: all {len(batch)} were kept."
+        return None
     reasons = [f"image {batch[place].index}: {selection.why[place]}" for place in selection.ranking[:most]]
     more = f"; and {len(batch) - most} more" if len(batch) > most else ""
     remedy = "Lower the bar, or set the floor to 1 to keep the best."
@@ -115,10 +127,4 @@ def why_empty(batch: ScoreBatch, selection: Selection, side: str, most: int = 4)
 
 
 def _cell(name: str, value: Any) -> str:
-    if value is None:
-        return "-"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if name == "history":
-        return f"{value:.0f} %"
-    return numeral(value) if name == "score" else str(value)
+    return f"{value:.0f} %" if name == "history" and value is not None else cell(value)

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from .policy import against_threshold, meets, numeral
-from .report import aligned, meaning
+from .report import aligned, cell, meaning
 from .reroll import Rerolls
 
 COLUMNS = ("attempt", "seed", "image", "score", "passed", "best", "calls", "seconds", "reason")
@@ -88,10 +88,4 @@ def _table(state: Rerolls) -> str:
 
 
 def _cell(name: str, value: Any) -> str:
-    if value is None:
-        return "-"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if name == "seconds":
-        return f"{value:.2f}"
-    return numeral(value) if name == "score" else str(value)
+    return f"{value:.2f}" if name == "seconds" else cell(value)

@@ -90,10 +90,13 @@ def test_an_empty_kept_side_is_blocked_with_the_reason_and_the_rest_goes_on(run_
     assert "0 kept, 2 rejected" in run.kept["report"][0]
 
 
-def test_an_empty_rejected_side_is_blocked_with_the_reason(run_node, pictures, scorer):
+def test_when_nothing_is_rejected_that_side_ends_quietly(run_node, pictures, scorer):
     run = run_node(REJECT, rules(), images=[pictures([0.2, 0.8])], scorer=[scorer()])
-    assert "rejected_images" not in run.kept
-    assert run.blocked["rejected_images"].endswith("No image was rejected: all 2 were kept.")
+    assert run.success, run.error
+    for output in ("rejected_images", "rejected_scores", "rejected_index"):
+        assert output not in run.kept
+        assert output not in run.blocked  # no error window where nothing is wrong
+    assert set(run.kept) >= {"kept_images", "kept_scores", "kept_index"}
 
 
 def test_an_uncalibrated_score_refuses_a_threshold_and_says_what_to_do(run_node, pictures, scorer):

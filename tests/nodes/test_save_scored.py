@@ -167,6 +167,9 @@ def test_scores_in_file_names_are_told_apart(pack, values, scale, expected):
 
 
 def test_names_that_are_no_file_names_say_so(run_node, pictures, scorer):
+    for nothing in ("", ".", "./"):
+        run = run_node(SAVE, {"filename_pattern": nothing, "log": "none"}, images=[pictures([0.2])], scorer=[scorer()])
+        assert "Write for example: LatentCritic/%score%" in run.error
     run = run_node(SAVE, {"filename_pattern": "a\0b", "log": "none"}, images=[pictures([0.2])], scorer=[scorer()])
     assert "BadInput" in run.error
     assert "NUL" in run.error
