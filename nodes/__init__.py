@@ -4,18 +4,22 @@ from comfy_api.latest import ComfyExtension, io
 
 from .blend_scorers import BlendScorers
 from .contact_sheet import ContactSheet
+from .fit_probe_head import FitProbeHead
 from .gate import Gate
 from .keep_best_of_session import KeepBestOfSession
 from .load_embedded import LoadEmbeddedModel
 from .load_folder import LoadImagesFromFolder
 from .pick_best import PickBestImages
+from .probe_model import ProbeModel
 from .quality_judge import QualityJudge
 from .reject import RejectLowQuality
 from .reroll import RerollUntilGood
 from .reroll_sample import RerollSample
 from .reroll_step import CountCalls, RerollAttempt, RerollStep
 from .save_scored import SaveScoredImage
+from .score_from_probe import ScoreFromProbe
 from .score_images import ScoreImages
+from .score_latents import ScoreLatents
 from .score_report import ScoreReport
 from .zero_shot import ZeroShotScorer
 
@@ -43,6 +47,10 @@ class LatentCriticExtension(ComfyExtension):
             QualityJudge,
             ZeroShotScorer,
             BlendScorers,
+            ScoreLatents,
+            ProbeModel,
+            ScoreFromProbe,
+            FitProbeHead,
             LoadEmbeddedModel,
         ]
 

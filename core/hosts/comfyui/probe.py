@@ -8,6 +8,7 @@ call of the denoiser and records it when its noise level is wanted. Nothing that
 from __future__ import annotations
 
 import hashlib
+import secrets
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -40,12 +41,14 @@ class Probe:
         identity: Its patches, as text to compare.
         timesteps: The noise levels as DDPM timesteps, highest first.
         plan: The taps and noise levels.
+        session: Tells this probe's samplings from those of others, also of other days.
     """
 
     def __init__(self, model: Any, family: Family, timesteps: Sequence[int], plan: ProbePlan) -> None:
         self.family, self.timesteps, self.plan = family, tuple(timesteps), plan
         self.fingerprint: Fingerprint = facts.fingerprint(model, family.name)
         self.identity: Mapping[str, str] = identity(model, None, None)
+        self.session = secrets.token_hex(4)
         self._runs = FinishedRuns(plan)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Probe:
