@@ -18,6 +18,8 @@ Part = Literal["q", "k", "v", "out"]
 PARTS: tuple[Part, ...] = ("q", "k", "v", "out")
 #: Attention tap and matrix.
 Where: TypeAlias = "tuple[str, Part]"
+#: Relative distance of two copies of one token vector, one of which may have been rounded to bf16.
+_SAME_VECTOR = 1e-2
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +126,21 @@ class CrossLora:
 
 def _named(where: Where) -> str:
     return f"{where[0]} {where[1]}"
+
+
+def same_tokens(table: Tensor, vectors: Tensor) -> list[int | None]:
+    """The row of a token table [tokens, width] that each vector [n, width] is, up to half-precision rounding.
+
+    ``None`` for a vector that is no token's.
+    """
+    rows, back = vectors.detach().to(table.device).float().unique(dim=0, return_inverse=True)
+    found: list[int | None] = []
+    for row in rows:
+        apart = (table.detach().float() - row).square().sum(1)
+        near = int(apart.argmin())
+        same = float(apart[near]) <= _SAME_VECTOR**2 * float(row.square().sum())
+        found.append(near if same else None)
+    return [found[place] for place in back.tolist()]
 
 
 class AdaptableBackbone(Backbone, Protocol):

@@ -8,12 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...backbone.adaptation import SoftPrompts, TextSpace
+from ...backbone.adaptation import SoftPrompts, TextSpace, same_tokens
 from ...backbone.contracts import Conditioning
 from ...errors import BadInput
-
-#: Relative distance of two copies of one vector, one of which may have been rounded to bf16.
-_SAME_VECTOR = 1e-2
 
 
 def text_spaces(clip: Any) -> dict[str, TextSpace]:
@@ -67,16 +64,8 @@ def token_vectors(clip: Any, ids: Sequence[int], name: str) -> Tensor:
 
 
 def token_ids(clip: Any, vectors: Tensor, name: str) -> list[int | None]:
-    """The token whose vector each row [n, width] is, up to half-precision rounding; ``None`` for one of no token."""
-    table = _table(clip, name).detach()
-    rows, back = vectors.detach().to(table.device, torch.float32).unique(dim=0, return_inverse=True)
-    found: list[int | None] = []
-    for row in rows:
-        apart = (table.float() - row).square().sum(1)
-        near = int(apart.argmin())
-        same = float(apart[near]) <= _SAME_VECTOR**2 * float(row.square().sum())
-        found.append(near if same else None)
-    return [found[place] for place in back.tolist()]
+    """The token whose vector each row [n, width] is, up to rounding; ``None`` for one of no token."""
+    return same_tokens(_table(clip, name), vectors)
 
 
 def embed_soft(clip: Any, prompts: SoftPrompts) -> Conditioning:

@@ -1,0 +1,99 @@
+"""Hooks on a diffusers U-Net for one forward: LoRA beside matrices, and taps into a recorder. All differentiable."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from torch import Tensor, nn
+
+from ...backbone.adaptation import CrossLora, Part
+from ...backbone.contracts import Tap
+from ...taps.recorder import Grid, Key, Record, Recorder
+from .names import Places
+
+
+class EnoughRecorded(Exception):
+    """The last requested tap has fired."""
+
+
+def matrix(attention: Any, part: Part) -> nn.Linear:
+    """q, k, v or out of an attention."""
+    return attention.to_out[0] if part == "out" else getattr(attention, f"to_{part}")
+
+
+@contextmanager
+def lora_beside(places: Places, lora: CrossLora) -> Iterator[None]:
+    """W x + (alpha / rank) · up (down x) on every layer of the LoRA, until the block ends."""
+    factor = 1.0 if lora.alpha is None or not lora.rank else lora.alpha / lora.rank
+    with ExitStack() as stack:
+        for (tap, part), (down, up) in lora.layers.items():
+
+            def add(module: nn.Module, args: Any, out: Tensor, down: Tensor = down, up: Tensor = up) -> Tensor:
+                x = args[0]
+                low = x @ down.to(x.device, x.dtype).T
+                return out + factor * (low @ up.to(x.device, x.dtype).T).to(out.dtype)
+
+            stack.callback(matrix(places.attention[tap][1], part).register_forward_hook(add).remove)
+        yield
+
+
+@contextmanager
+def recording(
+    places: Places, recorder: Recorder | None, sigmas: Sequence[float], rows: Sequence[int], *, stop: bool
+) -> Iterator[None]:
+    """Record one forward; with ``stop`` it ends at the last requested tap by raising :class:`EnoughRecorded`.
+
+    Enter it inside :func:`lora_beside`: hooks fire in the order in which they were hung, and a tap sees LoRA's result.
+    """
+    if recorder is None:
+        yield
+        return
+    wanted = recorder.wanted(places.order)
+    last = list(wanted)[-1]
+
+    def put(tap: Tap, values: Tensor, grid: Grid) -> None:
+        for row, value in enumerate(wanted[tap.name].reducer(values, grid)):
+            recorder.put(Record(Key(tap.name, recorder.calls, "cond", rows[row]), sigmas[row], grid, value))
+        if stop and tap.name == last:
+            raise EnoughRecorded
+
+    with ExitStack() as stack:
+        for name, request in wanted.items():
+            if request.tap.kind == "feature":
+                stack.callback(places.features[name].register_forward_hook(_feature(request.tap, put)).remove)
+            else:
+                for hook in _attention_hooks(places, request.tap, put):
+                    stack.callback(hook.remove)
+        yield
+
+
+def _feature(tap: Tap, put: Any) -> Any:
+    def read(module: nn.Module, args: Any, out: Any) -> None:
+        values = out if isinstance(out, Tensor) else out[0]
+        put(tap, values, Grid(*values.shape[-2:]))
+
+    return read
+
+
+def _attention_hooks(places: Places, tap: Tap, put: Any) -> list[Any]:
+    transformer, attention = places.attention[tap.name]
+    seen: dict[str, Any] = {}
+
+    def size(module: nn.Module, args: Any, kwargs: Any) -> None:
+        hidden = args[0] if args else kwargs["hidden_states"]
+        seen["grid"] = Grid(*hidden.shape[-2:])
+
+    def queries(module: nn.Module, args: Any, out: Tensor) -> None:
+        seen["q"] = out
+
+    def keys(module: nn.Module, args: Any, out: Tensor) -> None:
+        q, k = (part.unflatten(-1, (attention.heads, -1)).transpose(1, 2).float() for part in (seen["q"], out))
+        put(tap, q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5, seen["grid"])
+
+    return [
+        transformer.register_forward_pre_hook(size, with_kwargs=True),
+        attention.to_q.register_forward_hook(queries),
+        attention.to_k.register_forward_hook(keys),
+    ]

@@ -1,0 +1,143 @@
+"""Texts through a pipeline's own text encoders, also with learnable vectors in place of the first words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...backbone.adaptation import SoftPrompts, TextSpace, same_tokens
+from ...backbone.contracts import Conditioning
+from ...errors import BadInput
+
+
+@dataclass(frozen=True, slots=True)
+class _Encoder:
+    """A tokenizer and its network; ``penultimate``: SDXL reads the last layer but one, without its norm."""
+
+    tokenizer: Any
+    network: Any
+    penultimate: bool
+
+
+class PipelineText:
+    """The text encoders of a Stable Diffusion pipeline.
+
+    Args:
+        pipeline: With ``tokenizer`` and ``text_encoder``, SDXL's with a second pair.
+        layout: The family's, such as ``clip_l+clip_g``.
+    """
+
+    def __init__(self, pipeline: Any, layout: str) -> None:
+        names = [part.removeprefix("clip_") for part in layout.split("+")]
+        pairs = [(pipeline.tokenizer, pipeline.text_encoder)]
+        if len(names) > 1:
+            pairs.append((pipeline.tokenizer_2, pipeline.text_encoder_2))
+        self._encoders = {
+            name: _Encoder(tokenizer, network, len(names) > 1)
+            for name, (tokenizer, network) in zip(names, pairs, strict=True)
+        }
+
+    def spaces(self) -> dict[str, TextSpace]:
+        """The encoders' inputs, by letter."""
+        return {
+            name: TextSpace(self._table(name).shape[1], self._length(encoder))
+            for name, encoder in self._encoders.items()
+        }
+
+    def start_token(self, name: str) -> int:
+        """The token that every text begins with."""
+        return int(self._encoders[name].tokenizer.bos_token_id)
+
+    def suffixes(self, words: Sequence[str], context: int) -> dict[str, tuple[tuple[int, ...], ...]]:
+        """Token ids of each text after ``context`` vectors, for each encoder: words, end, padding.
+
+        Raises:
+            BadInput: nothing but white space, or more than fits after the vectors.
+        """
+        for text in words:
+            if not isinstance(text, str) or not text.strip():
+                raise BadInput("a word or more after the vectors", repr(text), "Write for example: Good Photo.")
+        return {name: tuple(self._suffix(name, text, context) for text in words) for name in self._encoders}
+
+    def _suffix(self, name: str, text: str, context: int) -> tuple[int, ...]:
+        encoder = self._encoders[name]
+        tokenizer, length = encoder.tokenizer, self._length(encoder)
+        ids = list(map(int, tokenizer(text, add_special_tokens=False)["input_ids"]))
+        room = length - 2 - context
+        if len(ids) > room:
+            expected = f"a text of at most {room} tokens after {context} vectors"
+            raise BadInput(expected, f"{len(ids)}: {text!r}", "Shorten it.")
+        padding = [int(tokenizer.pad_token_id)] * (room - len(ids))
+        return (*ids, int(tokenizer.eos_token_id), *padding)
+
+    def token_vectors(self, ids: Sequence[int], name: str) -> Tensor:
+        """The encoder's vectors of these tokens [n, width], float32 on the CPU."""
+        table = self._table(name)
+        return table[torch.tensor(list(ids), dtype=torch.long, device=table.device)].detach().float().cpu()
+
+    def token_ids(self, vectors: Tensor, name: str) -> list[int | None]:
+        """The token whose vector each row [n, width] is, up to rounding; ``None`` for one of no token."""
+        return same_tokens(self._table(name), vectors)
+
+    def embed(self, prompts: Sequence[str]) -> Conditioning:
+        """Plain texts, a row each.
+
+        Raises:
+            BadInput: no texts, or one that is longer than the encoder takes.
+        """
+        if isinstance(prompts, str) or not prompts:
+            raise BadInput("a list of at least one text", repr(prompts)[:80], "Give one text per row.")
+        rows = {name: tuple(self._suffix(name, text, 0) for text in prompts) for name in self._encoders}
+        empty = {name: self._table(name).new_zeros(0, space.width) for name, space in self.spaces().items()}
+        return self.embed_soft(SoftPrompts(empty, rows, tuple(prompts)))
+
+    def embed_soft(self, prompts: SoftPrompts) -> Conditioning:
+        """Start token, vectors, suffix → what the cross-attention reads; differentiable in the vectors."""
+        prompts.check(self.spaces())
+        found = {name: self._encode(name, prompts.context[name], prompts.suffix[name]) for name in self._encoders}
+        tokens = torch.cat([states for states, _ in found.values()], dim=-1)
+        pooled = found["g"][1] if "g" in found else None
+        return Conditioning(tokens, pooled, prompts.texts, lengths=(tokens.shape[1],) * len(tokens))
+
+    def _encode(self, name: str, context: Tensor, suffix: tuple[tuple[int, ...], ...]) -> tuple[Tensor, Tensor | None]:
+        encoder, device = self._encoders[name], self._table(name).device
+        start, fill = self.start_token(name), [0] * len(context)
+        ids = torch.tensor([[start, *fill, *row] for row in suffix], device=device)
+        with _in_place_of_tokens(self._embedding(name), context.to(device)):
+            out = encoder.network(ids, output_hidden_states=encoder.penultimate)
+        if not encoder.penultimate:
+            return out.last_hidden_state, None
+        return out.hidden_states[-2], getattr(out, "text_embeds", None)
+
+    def _embedding(self, name: str) -> torch.nn.Module:
+        network = self._encoders[name].network
+        inner = getattr(network, "text_model", network)  # transformers 5 has dropped one level
+        return inner.embeddings.token_embedding
+
+    def _table(self, name: str) -> Tensor:
+        return self._embedding(name).weight  # pyright: ignore[reportReturnType]
+
+    @staticmethod
+    def _length(encoder: _Encoder) -> int:
+        network: Mapping[str, Any] = encoder.network.config.to_dict()
+        return int(network["max_position_embeddings"])
+
+
+@contextmanager
+def _in_place_of_tokens(embedding: torch.nn.Module, context: Tensor) -> Iterator[None]:
+    """Vectors stand where the tokens after the first one came out of the table."""
+
+    def put(module: torch.nn.Module, args: Any, out: Tensor) -> Tensor:
+        vectors = context.to(out.dtype).expand(len(out), -1, -1)
+        return torch.cat([out[:, :1], vectors, out[:, 1 + len(context) :]], dim=1)
+
+    hook = embedding.register_forward_hook(put)
+    try:
+        yield
+    finally:
+        hook.remove()

@@ -1,0 +1,194 @@
+"""One set of weights in two hosts: the pipeline in diffusers, and the same files as ComfyUI's MODEL, CLIP and VAE."""
+
+import pytest
+import torch
+from latent_critic.core.errors import BadInput
+
+pytestmark = pytest.mark.host
+#: What tiny models of each family are in diffusers' words; the U-Nets of tests/host/tiny_models.py.
+UNETS = {
+    "sd15": {"cross_attention_dim": 64, "attention_head_dim": 8},
+    "sd20": {"cross_attention_dim": 128, "use_linear_projection": True, "attention_head_dim": 8},
+    "sdxl": {
+        "cross_attention_dim": 160,
+        "use_linear_projection": True,
+        "attention_head_dim": 8,
+        "transformer_layers_per_block": [1, 2],
+        "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
+        "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
+        "addition_embed_type": "text_time",
+        "addition_time_embed_dim": 256,
+        "projection_class_embeddings_input_dim": 96 + 6 * 256,
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def hosts(comfyui, diffusers):
+    """(ComfyUI's, diffusers') backbone of the shipped embedded model, both in fp32."""
+    from comfy import model_management
+    from latent_critic.core.hosts.comfyui import embedded
+    from latent_critic.core.hosts.comfyui.adaptable import AdaptableComfyBackbone
+    from latent_critic.core.hosts.diffusers.backbone import DiffusersBackbone
+    from latent_critic.core.hosts.diffusers.embedded import load_embedded
+
+    with pytest.MonkeyPatch.context() as patch:  # ComfyUI keeps text encoders in fp16
+        patch.setattr(model_management, "text_encoder_dtype", lambda *args, **rest: torch.float32)
+        clip = embedded.load_clip()
+    return AdaptableComfyBackbone(embedded.load_model(), clip, embedded.load_vae()), DiffusersBackbone(load_embedded())
+
+
+def diffusers_unet(diffusers, family):
+    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+
+    common = {
+        "block_out_channels": (64, 128),
+        "layers_per_block": 1,
+        "down_block_types": ("CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+    }
+    return UNet2DConditionModel(**{**common, **UNETS[family]})
+
+
+@pytest.mark.parametrize("family", list(UNETS))
+def test_weights_and_taps_have_the_names_of_every_host(diffusers, tiny_model, family):
+    from latent_critic.core.hosts.comfyui.unet_taps import unet_taps
+    from latent_critic.core.hosts.diffusers.names import ldm_weights, places
+
+    theirs, ours = tiny_model(family).model.diffusion_model, diffusers_unet(diffusers, family)
+    expected = {name: value.numel() for name, value in theirs.named_parameters()}
+    assert {name: value.numel() for name, value in ldm_weights(ours)} == expected
+    expected = [(tap.name, tap.kind, tap.stride) for tap in unet_taps(theirs).order]
+    assert [(tap.name, tap.kind, tap.stride) for tap in places(ours).order] == expected
+
+
+def test_one_model_has_one_fingerprint_and_one_family(hosts):
+    comfy, pipeline = hosts
+    assert comfy.fingerprint.distance(pipeline.fingerprint) < 1e-6
+    assert comfy.family == pipeline.family
+    assert dict(comfy.cross_shapes()) == dict(pipeline.cross_shapes())
+    assert dict(comfy.text_spaces()) == dict(pipeline.text_spaces())
+
+
+def test_texts_and_vectors_give_the_same_conditions(hosts):
+    from latent_critic.core.backbone.adaptation import SoftPrompts
+
+    comfy, pipeline = hosts
+    words = ("Good Photo.", "хорошее фото", "良い写真")
+    assert comfy.suffixes(words, 4) == pipeline.suffixes(words, 4)
+    torch.testing.assert_close(comfy.embed(words).tokens, pipeline.embed(words).tokens.detach(), rtol=1e-4, atol=1e-4)
+    context = {"l": 0.02 * torch.randn(4, 128, generator=torch.Generator().manual_seed(0))}
+    prompts = SoftPrompts(context, comfy.suffixes(words, 4), words)
+    found = [backbone.embed_soft(prompts).tokens.detach() for backbone in hosts]
+    torch.testing.assert_close(*found, rtol=1e-4, atol=1e-4)
+    assert [backbone.start_token("l") for backbone in hosts] == [49406] * 2
+    vectors = pipeline.token_vectors([5, 800, 49407], "l")
+    assert [backbone.token_ids(vectors, "l") for backbone in hosts] == [[5, 800, 49407]] * 2
+    assert pipeline.token_ids(torch.randn(1, 128), "l") == [None]
+
+
+def test_features_and_attention_are_the_same(hosts):
+    from latent_critic.core.taps.recorder import Recorder, TapRequest
+    from latent_critic.core.taps.reducers import log_sum_exp, mean
+
+    comfy = hosts[0]
+    z_t = comfy.noise((2, 8, 8, 12), 1)
+    sigma = torch.tensor([0.2, 3.0])
+    conditioning = comfy.embed(["a sharp photo", "a blurry photo"])
+    found = []
+    for backbone in hosts:
+        requests = [
+            TapRequest(tap, mean if tap.kind == "feature" else log_sum_exp(0.14)) for tap in backbone.family.taps
+        ]
+        recorder = Recorder(tuple(requests))
+        with torch.no_grad():
+            x0 = backbone.denoise(z_t, sigma, conditioning, recorder)
+        found.append((x0, {key: record.value for key, record in recorder.records.items()}))
+    torch.testing.assert_close(found[0][0], found[1][0], rtol=1e-4, atol=1e-4)
+    assert set(found[0][1]) == set(found[1][1])
+    for key, value in found[0][1].items():
+        torch.testing.assert_close(value, found[1][1][key], rtol=1e-4, atol=1e-4)
+
+
+def head_for(backbone, rank=4):
+    from latent_critic.core.methods.genziqa_head import untrained
+    from latent_critic.core.methods.genziqa_settings import GenzSettings
+
+    head = untrained(backbone, GenzSettings(timesteps=(9, 57), side=64), rank=rank)
+    generator = torch.Generator().manual_seed(3)
+    for _, up in head.lora.layers.values():
+        up.copy_(0.05 * torch.randn(up.shape, generator=generator))
+    return head
+
+
+def test_a_head_scores_alike_in_both_hosts(hosts):
+    from latent_critic.core.methods.genziqa import GenzIQA
+
+    images = [torch.rand(3, 64, 64, generator=torch.Generator().manual_seed(n)) for n in range(2)]
+    head = head_for(hosts[1])
+    found = [GenzIQA(backbone, head).score(images) for backbone in hosts]
+    assert all(score.ok for batch in found for score in batch)
+    assert not any("warnings" in score.attributes for score in found[0])
+    assert found[0].values() == pytest.approx(found[1].values(), abs=1e-4)
+    assert len(set(found[0].values())) == 2
+
+
+def test_early_stop_and_chunks_change_nothing(hosts):
+    from latent_critic.core.hosts.diffusers.backbone import DiffusersBackbone
+    from latent_critic.core.methods.genziqa import GenzIQA, GenzIQAOptions
+
+    images = [torch.rand(3, 64, 64, generator=torch.Generator().manual_seed(n)) for n in range(2)]
+    pipeline = hosts[1]
+    head, few = head_for(pipeline), DiffusersBackbone(pipeline._pipeline, most_rows=3)
+    whole = GenzIQA(pipeline, head).score(images)
+    assert GenzIQA(few, head).score(images).values() == pytest.approx(whole.values(), abs=1e-4)
+    early = GenzIQA(pipeline, head, GenzIQAOptions(bias=False)).score(images)
+    expected = [score.attributes["attention"] for score in whole]
+    assert [score.attributes["attention"] for score in early] == pytest.approx(expected, abs=1e-5)
+
+
+def test_gradients_reach_vectors_and_lora_and_hooks_are_gone(hosts):
+    from latent_critic.core.methods.prompt_scores import alignment, recorded_alignment
+    from latent_critic.core.taps.recorder import Recorder
+
+    pipeline = hosts[1]
+    head = head_for(pipeline)
+    wanted = [*head.prompts.context.values(), *(part for pair in head.lora.layers.values() for part in pair)]
+    for tensor in wanted:
+        tensor.requires_grad_(True)
+    backbone = pipeline.adapted(head.lora)
+    recorder = Recorder.of([tap for tap in backbone.family.taps if tap.kind == "attention"], alignment())
+    z_t = pipeline.noise((2, 8, 8, 8), 1)
+    x0 = backbone.denoise(z_t, torch.full((2,), 0.3), backbone.embed_soft(head.prompts), recorder)
+    answer, silent = recorded_alignment(recorder, 2)
+    assert not silent
+    (answer.sum() + x0.square().mean()).backward()
+    assert all(tensor.grad is not None and tensor.grad.isfinite().all() for tensor in wanted)
+    assert sum(float(tensor.grad.abs().sum()) > 0 for tensor in wanted) == len(wanted)
+    for module in [*pipeline._unet.modules(), *pipeline._pipeline.text_encoder.modules()]:
+        assert not module._forward_hooks
+        assert not module._forward_pre_hooks
+    assert all(parameter.grad is None for parameter in pipeline._unet.parameters())
+
+
+def test_pixels_and_latents_there_and_back(hosts):
+    comfy, pipeline = hosts
+    images = torch.rand(1, 3, 70, 53, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        latents = pipeline.encode(images)
+        torch.testing.assert_close(latents, comfy.encode(images).float(), rtol=1e-4, atol=1e-4)
+        other = pipeline.encode(images, value_range=(0.0, 1.0))
+        torch.testing.assert_close(other, comfy.encode(images, value_range=(0.0, 1.0)).float(), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(pipeline.decode(latents), comfy.decode(latents).float(), rtol=1e-4, atol=1e-4)
+
+
+def test_bad_input(hosts):
+    pipeline = hosts[1]
+    with pytest.raises(BadInput, match="latents"):
+        pipeline.denoise(torch.zeros(1, 4, 8, 8), torch.ones(1), pipeline.embed(["a"]))
+    with pytest.raises(BadInput, match="at most 75 tokens"):
+        pipeline.embed(["photo " * 76])
+    with pytest.raises(BadInput, match="a word or more"):
+        pipeline.suffixes([" "], 4)
+    with pytest.raises(BadInput, match="8 a side"):
+        pipeline.encode(torch.zeros(1, 3, 4, 40))
