@@ -1,31 +1,40 @@
-"""How well scores agree with people's ratings: SRCC with its interval, PLCC, KRCC, RMSE."""
+"""How well scores agree with people's ratings: SRCC, PLCC, KRCC with their intervals, and RMSE."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from scipy import optimize, special, stats
+from scipy import stats
 
 from ..errors import BadInput
+from .bootstrap import bootstrap_places, interval
+from .logistic import fit_logistic
 
 _LEAST = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """Agreement of n scores with n mean opinion scores (MOS).
+    """Agreement of n scores with n mean opinion scores (MOS). Intervals are 95 % bootstrap intervals over contents.
 
     Attributes:
         srcc: Spearman's rank correlation, -1 to 1.
-        srcc_low: Lower end of its 95 % bootstrap interval (over pictures).
+        srcc_low: Lower end of its interval.
         srcc_high: Upper end.
         plcc: Pearson's correlation of the raw values, nothing fitted.
         krcc: Kendall's tau-b.
-        rmse: Root mean squared error after a monotone 4-parameter logistic, in units of the MOS.
+        rmse: Root mean squared error after a rising 4-parameter logistic, in units of the MOS.
         n: Pictures.
+        plcc_low: Lower end of the raw PLCC's interval.
+        plcc_high: Upper end.
+        plcc_fitted: Pearson's correlation after that logistic; flat curves give 0.
+        krcc_low: Lower end of the KRCC's interval.
+        krcc_high: Upper end.
+        converged: Whether a logistic was found; if not, RMSE and the fitted PLCC are those of a straight line.
+        contents: Groups that the intervals draw.
     """
 
     srcc: float
@@ -35,42 +44,86 @@ class Agreement:
     krcc: float
     rmse: float
     n: int
+    plcc_low: float
+    plcc_high: float
+    plcc_fitted: float
+    krcc_low: float
+    krcc_high: float
+    converged: bool
+    contents: int
 
     def to_dict(self) -> dict[str, float]:
         """Plain types for JSON."""
         return asdict(self)
 
 
-def agreement(scores: Sequence[float], mos: Sequence[float], *, resamples: int = 1000, seed: int = 0) -> Agreement:
+def agreement(
+    scores: Sequence[float],
+    mos: Sequence[float],
+    groups: Sequence[Hashable] | None = None,
+    *,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> Agreement:
     """Every measure at once. Scores must be turned so that higher is better.
 
     Args:
         scores: What the scorer said.
         mos: What people said, in the same order.
-        resamples: Bootstrap samples behind the interval.
+        groups: The content of each picture; ``None`` takes every picture for a content of its own.
+        resamples: Bootstrap samples behind the intervals.
         seed: Draws them.
 
     Raises:
         BadInput: unequal lengths, fewer than three pictures, NaN or infinity, or one side constant (a correlation
             with a constant is not defined).
     """
-    x, y = _checked(scores, "scores"), _checked(mos, "ratings")
-    if len(x) != len(y):
-        raise BadInput("one rating per score", f"{len(x)} scores, {len(y)} ratings", "Leave unscored pictures out.")
-    low, high = _interval(x, y, resamples, seed)
+    x, y = paired(scores, mos)
+    found = _intervals(x, y, bootstrap_places(len(x), groups, resamples=resamples, seed=seed))
+    curve = fit_logistic(x, y)
+    fitted = curve(x)
+    flat = np.ptp(fitted) <= 1e-9 * np.ptp(y)
     return Agreement(
-        srcc=_value(stats.spearmanr(x, y)),
-        srcc_low=low,
-        srcc_high=high,
-        plcc=_value(stats.pearsonr(x, y)),
-        krcc=_value(stats.kendalltau(x, y)),
-        rmse=logistic_rmse(x, y),
+        srcc=spearman(x, y),
+        plcc=pearson(x, y),
+        krcc=kendall(x, y),
+        rmse=float(np.sqrt(np.mean((fitted - y) ** 2))),
         n=len(x),
+        plcc_fitted=0.0 if flat else pearson(fitted, y),
+        converged=curve.converged,
+        contents=len(x) if groups is None else len(set(groups)),
+        **found,
     )
 
 
-def _value(result: Any) -> float:
+def spearman(x: np.ndarray, y: np.ndarray) -> float:
+    """Spearman's correlation; NaN when a side is constant."""
+    return pearson(stats.rankdata(x), stats.rankdata(y))
+
+
+def pearson(x: np.ndarray, y: np.ndarray) -> float:
+    """Pearson's correlation; NaN when a side is constant."""
+    a, b = x - x.mean(), y - y.mean()
+    scale = float(np.sqrt(np.dot(a, a) * np.dot(b, b)))
+    return float(np.dot(a, b)) / scale if scale > 0.0 else float("nan")
+
+
+def kendall(x: np.ndarray, y: np.ndarray) -> float:
+    """Kendall's tau-b; NaN when a side is constant."""
+    result: Any = stats.kendalltau(x, y)
     return float(result.statistic)
+
+
+def paired(scores: Sequence[float], mos: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+    """Both sides as arrays, fit for a correlation.
+
+    Raises:
+        BadInput: as :func:`agreement`.
+    """
+    x, y = _checked(scores, "scores"), _checked(mos, "ratings")
+    if len(x) != len(y):
+        raise BadInput("one rating per score", f"{len(x)} scores, {len(y)} ratings", "Leave unscored pictures out.")
+    return x, y
 
 
 def _checked(values: Sequence[float], what: str) -> np.ndarray:
@@ -86,34 +139,12 @@ def _checked(values: Sequence[float], what: str) -> np.ndarray:
     return found
 
 
-def _interval(x: np.ndarray, y: np.ndarray, resamples: int, seed: int) -> tuple[float, float]:
-    """95 % percentile bootstrap interval of the SRCC; samples that came out constant are left out."""
-    draw = np.random.default_rng(seed)
-    found: list[np.ndarray] = []
-    for start in range(0, resamples, 100):
-        rows = draw.integers(0, len(x), size=(min(100, resamples - start), len(x)))
-        found.append(_rowwise_correlation(stats.rankdata(x[rows], axis=1), stats.rankdata(y[rows], axis=1)))
-    values = np.concatenate(found)
-    low, high = np.percentile(values[np.isfinite(values)], [2.5, 97.5])
-    return float(low), float(high)
-
-
-def _rowwise_correlation(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    a = a - a.mean(axis=1, keepdims=True)
-    b = b - b.mean(axis=1, keepdims=True)
-    scale = np.sqrt((a**2).sum(axis=1) * (b**2).sum(axis=1))
-    return np.divide((a * b).sum(axis=1), scale, out=np.full(len(a), np.nan), where=scale > 0)
-
-
-def logistic_rmse(x: np.ndarray, y: np.ndarray) -> float:
-    """RMSE of y around (b1 - b2) / (1 + exp(-(x - b3) / |b4|)) + b2, fitted by least squares (VQEG, 2003)."""
-    z = (x - x.mean()) / x.std()
-    target = (y - y.mean()) / y.std()
-
-    def residual(beta: np.ndarray) -> np.ndarray:
-        slope = abs(beta[3]) + 1e-6
-        return beta[1] + (beta[0] - beta[1]) * special.expit((z - beta[2]) / slope) - target
-
-    start = np.array([target.max(), target.min(), 0.0, 1.0])
-    fit = optimize.least_squares(residual, start)
-    return float(np.sqrt(np.mean(fit.fun**2)) * y.std())
+def _intervals(x: np.ndarray, y: np.ndarray, samples: Any) -> dict[str, float]:
+    measures = {"srcc": spearman, "plcc": pearson, "krcc": kendall}
+    drawn = [[measure(x[places], y[places]) for measure in measures.values()] for places in samples]
+    ends = [interval(values) for values in np.array(drawn).T]
+    return {
+        f"{name}_{end}": value
+        for name, pair in zip(measures, ends, strict=True)
+        for end, value in zip(("low", "high"), pair, strict=True)
+    }
