@@ -19,6 +19,7 @@ COMMANDS = (
     "reject",
     "train",
     "benchmark",
+    "halving",
     "speed",
     "methods",
     "models",
