@@ -88,9 +88,13 @@ def load_head(path: str | Path) -> Head:
         raise UnreadableFile(f"a head at {path}", got, _REMEDY) from error
 
 
-def head_digest(path: str | Path) -> str:
-    """The first 16 hex digits of the file's SHA-256: which head gave a score."""
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]
+def head_digest(head: Head) -> str:
+    """16 hex digits that tell this head from others: of its numbers and of what is known of it."""
+    found = hashlib.sha256(json.dumps([describe(head), head.layout.to_list()], sort_keys=True, default=str).encode())
+    for name, tensor in sorted({**head.scaler.tensors(), **head.regressor.tensors()}.items()):
+        found.update(name.encode())
+        found.update(tensor.double().contiguous().numpy().tobytes())
+    return found.hexdigest()[:16]
 
 
 def _told(metadata: Mapping[str, str]) -> dict[str, Any]:

@@ -22,35 +22,35 @@ SIZE_POLICY = (
 )
 
 
-def grid(height: int, width: int, most: int = MOST_CROPS) -> list[tuple[int, int]]:
-    """(top, left) of each crop of a picture of at least 256×256: the fewest that cover it, thinned to ``most``."""
-    rows, columns = -(-height // SIDE), -(-width // SIDE)
+def grid(height: int, width: int, most: int = MOST_CROPS, side: int = SIDE) -> list[tuple[int, int]]:
+    """(top, left) of each crop of a picture of at least side×side: the fewest that cover it, thinned to ``most``."""
+    rows, columns = -(-height // side), -(-width // side)
     while rows * columns > most:
         rows, columns = (rows - 1, columns) if rows > columns else (rows, columns - 1)
-    return [(top, left) for top in _spread(height, rows) for left in _spread(width, columns)]
+    return [(top, left) for top in _spread(height, rows, side) for left in _spread(width, columns, side)]
 
 
-def _spread(size: int, count: int) -> list[int]:
+def _spread(size: int, count: int, side: int) -> list[int]:
     if count == 1:
-        return [(size - SIDE) // 2]
-    return [round(place * (size - SIDE) / (count - 1)) for place in range(count)]
+        return [(size - side) // 2]
+    return [round(place * (size - side) / (count - 1)) for place in range(count)]
 
 
-def mirrored(image: Tensor) -> Tensor:
-    """[3, H, W] with both sides at least 256: short sides are continued by their mirror image, as often as needed."""
+def mirrored(image: Tensor, side: int = SIDE) -> Tensor:
+    """[3, H, W] with both sides at least ``side``: short ones are continued by their mirror image."""
     for dim in (1, 2):
         size = image.shape[dim]
-        if size < SIDE:
-            wave = torch.arange(SIDE, device=image.device) % (2 * size)
+        if size < side:
+            wave = torch.arange(side, device=image.device) % (2 * size)
             image = image.index_select(dim, torch.minimum(wave, 2 * size - 1 - wave))
     return image
 
 
-def crops(image: Tensor) -> Tensor:
-    """[3, H, W] → native-scale crops [K, 3, 256, 256] in [0, 1]."""
-    image = mirrored(image)
-    places = grid(*image.shape[1:])
-    return torch.stack([image[:, top : top + SIDE, left : left + SIDE] for top, left in places]).clamp(0.0, 1.0)
+def crops(image: Tensor, most: int = MOST_CROPS, side: int = SIDE) -> Tensor:
+    """[3, H, W] → native-scale crops [K, 3, side, side] in [0, 1], ``most`` of them at most."""
+    image = mirrored(image, side)
+    places = grid(*image.shape[1:], most=most, side=side)
+    return torch.stack([image[:, top : top + side, left : left + side] for top, left in places]).clamp(0.0, 1.0)
 
 
 def global_shape(height: int, width: int) -> tuple[int, int]:

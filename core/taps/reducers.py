@@ -50,6 +50,34 @@ def top_k_mean(share: float) -> Reducer:
     return reduce
 
 
+def std(values: Tensor, grid: Grid) -> Tensor:
+    """Features → channel standard deviations over the grid [rows, channels]."""
+    return values.float().flatten(2).std(-1, correction=0)
+
+
+def log_std(values: Tensor, grid: Grid) -> Tensor:
+    """Features → logarithms of :func:`std` [rows, channels]: contrast of a feature is a ratio scale."""
+    return (std(values, grid) + 1e-3).log()
+
+
+def generalised_mean(power: float) -> Reducer:
+    """Features → for each channel (mean over the grid of |x|^p)^(1/p) [rows, channels].
+
+    Args:
+        power: p ≥ 1; 1 is the mean of magnitudes, and the larger, the nearer to their maximum.
+    """
+    if not 1.0 <= power <= 16.0:
+        raise BadInput("a power from 1 to 16", str(power), "3 is the usual one.")
+
+    def reduce(values: Tensor, grid: Grid) -> Tensor:
+        flat = values.float().flatten(2).abs()
+        largest = flat.amax(-1, keepdim=True).clamp_min(1e-12)
+        # Divided by the largest first: powers of large features overflow.
+        return largest[..., 0] * (flat / largest).pow(power).mean(-1).pow(1.0 / power)
+
+    return reduce
+
+
 def log_sum_exp(temperature: float = 1.0) -> Reducer:
     """Attention → a soft maximum over the queries [rows, heads, tokens]: log(mean(exp(T * logits))) / T.
 
@@ -88,3 +116,24 @@ def several(*reducers: Reducer) -> Reducer:
         return torch.cat([reducer(values, grid).flatten(1) for reducer in reducers], dim=1)
 
     return reduce
+
+
+_BY_NAME: dict[str, Reducer] = {"mean": mean, "std": std, "logstd": log_std}
+
+
+def by_name(name: str) -> Reducer:
+    """A feature reducer that gives one value per channel, by the name that head files use.
+
+    ``mean``, ``std``, ``logstd``, ``gmean3`` (:func:`generalised_mean` of power 3), ``top10`` (:func:`top_k_mean` of
+    the largest 10 %).
+
+    Raises:
+        BadInput: no such reducer.
+    """
+    if name in _BY_NAME:
+        return _BY_NAME[name]
+    for prefix, make in (("gmean", generalised_mean), ("top", lambda percent: top_k_mean(percent / 100.0))):
+        number = name.removeprefix(prefix)
+        if number != name and number.replace(".", "", 1).isdecimal():
+            return make(float(number))
+    raise BadInput("a reducer: mean, std, logstd, gmean3, top10", repr(name), "Use one of these names.")

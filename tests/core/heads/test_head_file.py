@@ -41,7 +41,8 @@ def test_the_file_says_what_it_is(tmp_path, head):
     for name in ("format", "method", "kind", "family", "fingerprint", "taps", "sigmas", "reducers", "prompt"):
         assert name in told
     assert told["pictures"] == 120
-    assert len(head_digest(tmp_path / "a.safetensors")) == 16
+    assert head_digest(load_head(tmp_path / "a.safetensors")) == head_digest(head())
+    assert head_digest(head()) != head_digest(head(pictures=1, training_set="others"))
 
 
 def test_damaged_foreign_and_missing_files_are_refused(tmp_path, head):

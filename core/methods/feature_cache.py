@@ -1,0 +1,108 @@
+"""Hyperfeatures kept on disk, so that a fit that was stopped goes on and an ablation computes nothing twice."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from ..files import whole_file
+from ..images import as_list
+from .hyperfeatures import Extracted, Hyperfeatures
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from .contract import Images, Watch
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureCache:
+    """One file per picture, whole or absent, under a folder per backbone and settings.
+
+    The key of a picture is the hash of its pixels; that of the folder is of everything else that changes a value: the
+    settings, the model's fingerprint and the host's words on patches, text encoder and VAE. A damaged file counts as
+    absent.
+
+    Attributes:
+        folder: The folder of these very features; see :meth:`of`.
+        size: Features of a picture.
+    """
+
+    folder: Path
+    size: int
+
+    @classmethod
+    def of(cls, root: str | Path, features: Hyperfeatures) -> FeatureCache:
+        """The cache below ``root`` for these hyperfeatures."""
+        settings = features.settings()
+        known: Mapping[str, Any] = {
+            "settings": settings,
+            "layout": features.layout.to_list(),
+            "fingerprint": features.backbone.fingerprint.to_text(),
+            "identity": dict(features.backbone.identity),
+        }
+        tag = hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:24]
+        return cls(Path(root) / tag, features.layout.size)
+
+    def path(self, image: Tensor) -> Path:
+        """Where the features of a picture [3, H, W] lie."""
+        pixels = image.contiguous().cpu().numpy()
+        found = hashlib.sha256(repr(pixels.shape).encode())
+        found.update(pixels.tobytes())
+        name = found.hexdigest()[:32]
+        return self.folder / name[:2] / f"{name}.safetensors"
+
+    def read(self, image: Tensor) -> Tensor | None:
+        """Features [D] of a picture, or ``None``."""
+        path = self.path(image)
+        try:
+            found = load_file(path)["features"]
+        except FileNotFoundError:
+            return None
+        except (OSError, SafetensorError, KeyError) as error:
+            _log.warning("%s cannot be read and is computed again: %s", path, error)
+            return None
+        return found if tuple(found.shape) == (self.size,) else None
+
+    def write(self, image: Tensor, features: Tensor) -> None:
+        """Keep the features [D] of a picture.
+
+        Raises:
+            UnwritableFile: the disk is full, or the folder takes no files.
+        """
+        with whole_file(self.path(image)) as temporary:
+            save_file({"features": features.contiguous()}, temporary)
+
+
+def extract_cached(
+    features: Hyperfeatures, images: Images, cache: FeatureCache | None, *, watch: Watch | None = None
+) -> list[Extracted]:
+    """As :meth:`Hyperfeatures.extract`, taking from the cache what is there and keeping what is not."""
+    found = as_list(images)
+    if cache is None:
+        return features.extract(found, watch=watch)
+    kept = [cache.read(image) for image in found]
+    missing = [place for place, one in enumerate(kept) if one is None]
+    made = _keep(features, [found[place] for place in missing], cache, watch) if missing else []
+    new = dict(zip(missing, made, strict=True))
+    return [new[place] if one is None else Extracted(one) for place, one in enumerate(kept)]
+
+
+def _keep(
+    features: Hyperfeatures, images: Sequence[Tensor], cache: FeatureCache, watch: Watch | None
+) -> list[Extracted]:
+    made = features.extract(images, watch=watch)
+    for image, one in zip(images, made, strict=True):
+        if one.features is not None:
+            cache.write(image, one.features)
+    return made
