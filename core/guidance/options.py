@@ -74,8 +74,8 @@ class GuidanceOptions:
     """
 
     timesteps: tuple[int, ...] = (100, 80, 60, 40, 20)
-    zeta1: float = 0.02
-    zeta2: float = 0.02
+    zeta1: float = 0.03
+    zeta2: float = 0.03
     normalised: bool = True
     squared: bool = True
     start: Literal["noise", "inversion"] = "noise"

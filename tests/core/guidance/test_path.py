@@ -4,11 +4,8 @@ import itertools
 
 import pytest
 import torch
-from latent_critic.core.errors import BadInput
 from latent_critic.core.guidance.options import GuidanceOptions
 from latent_critic.core.guidance.path import guided_path
-from latent_critic.core.taps.recorder import Recorder
-from latent_critic.core.taps.reducers import full, mean
 
 LEVELS = (100, 60, 20)
 
