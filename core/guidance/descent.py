@@ -11,12 +11,14 @@ import torch
 
 from ..memory import is_out_of_memory
 from .step import move, root_mean_square
+from .tiles import tiles
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from .options import GuidanceOptions
     from .terms import Term
+    from .tiles import Tile
 
 logger = logging.getLogger(__name__)
 
@@ -68,13 +70,31 @@ def keep(mask: Tensor, values: Tensor, instead: Tensor) -> Tensor:
     return torch.where(mask.view(-1, *[1] * (values.ndim - 1)), values, instead)
 
 
-def energy_and_gradient(term: Term, z: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
-    """A term at these clean estimates: squared energies [n] and their gradients, like ``z``. In a gradient context."""
+def energy_and_gradient(term: Term, z: Tensor, rows: slice, side: int | None = None) -> tuple[Tensor, Tensor]:
+    """A term at these clean estimates: squared energies [n] and their gradients, like ``z``. In a gradient context.
+
+    Args:
+        term: The energy.
+        z: [n, C, h, w].
+        rows: Which rows of the batch they are.
+        side: Work in tiles of so many cells; ``None`` for the whole at once.
+    """
+    if side is None:
+        return _backward(term, z, rows, None)
+    energy, gradient = z.new_zeros(len(z)), torch.zeros_like(z)
+    for tile in tiles(z.shape[-2], z.shape[-1], side):
+        part, slope = _backward(term, tile.take_outer(z), rows, tile)
+        energy += part
+        tile.take_outer(gradient).add_(slope)
+    return energy, gradient
+
+
+def _backward(term: Term, z: Tensor, rows: slice, tile: Tile | None) -> tuple[Tensor, Tensor]:
     leaf = z.detach().clone().requires_grad_(True)
-    energy = term.energy(leaf, rows)
+    energy = term.energy(leaf, rows, tile)
     (gradient,) = torch.autograd.grad(energy.sum(), leaf)
     term.went_back()
-    return energy.detach(), gradient
+    return energy.detach().to(z), gradient
 
 
 def descend(
@@ -85,6 +105,7 @@ def descend(
     rows: Rows,
     first: int,
     pull_back: PullBack | None = None,
+    side: int | None = None,
 ) -> Tensor:
     """One chunk through all terms: z0|t [n, C, h, w] → z''. In a gradient context.
 
@@ -96,12 +117,13 @@ def descend(
         rows: Reasons and energies; both are added to.
         first: The chunk's first row.
         pull_back: Takes the gradient through the denoiser.
+        side: Work in tiles of so many cells.
     """
     place = slice(first, first + len(x0))
     largest = options.growth**0.5 * root_mean_square(clean).clamp_min(1.0)
     z = x0
     for term in terms:
-        energy, gradient = energy_and_gradient(term, z, place)
+        energy, gradient = energy_and_gradient(term, z, place, side)
         gradient = gradient if pull_back is None else pull_back(gradient)
         finite = energy.isfinite() & gradient.flatten(1).isfinite().all(1)
         rows.give_up(~finite, f"guidance diverged: the {term.name} term's energy or gradient is not finite", first)
@@ -113,10 +135,13 @@ def descend(
     return z
 
 
-def in_chunks(count: int, size: int, work: Callable[[int, int], None]) -> None:
+def in_chunks(count: int, size: int, work: Callable[[int, int], None]) -> int:
     """Call ``work(first, last)`` over ``count`` rows, ``size`` at a time; out of memory, go on with half the size.
 
     A chunk that failed is done again from its beginning.
+
+    Returns:
+        The size that fitted in the end.
 
     Raises:
         torch.OutOfMemoryError: not even one row fits.
@@ -129,6 +154,7 @@ def in_chunks(count: int, size: int, work: Callable[[int, int], None]) -> None:
         else:
             size = (last - first) // 2
             logger.warning("Guidance ran out of memory with %d rows; going on with %d.", last - first, size)
+    return size
 
 
 def _fits(work: Callable[[int, int], None], first: int, last: int) -> bool:

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-import torch
-
 from ..errors import BadInput
 from .descent import in_chunks
-from .terms import Decoding, Measurement, Perceptual, Term
+from .terms import Decoding, Measurement, Perceptual, Term, joined
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -90,39 +88,18 @@ def make_terms(
     in_pixels = measured and options.measurement == "pixels"
     size = min(options.most_rows, backbone.rows_that_fit(clean.shape[1:], decoder=True))
 
+    def chunks(work: Callable[[int, int], None]) -> None:
+        in_chunks(len(clean), size, work)
+
     if target is None and (in_pixels or (felt is not None and felt.space == "pixels")):
-
-        def decoded(z: Tensor) -> tuple[Tensor, ...]:
-            calls.decoder += 1
-            return (backbone.decode(z, tiny=True) if decode.tiny else backbone.decode(z),)
-
-        (target,) = _once(decoded, clean, size)
+        (target,) = joined(lambda z: (decode.plain(z),), clean, chunks)
     terms: list[Term] = []
     if measured:
         reference = target if in_pixels else clean
         assert reference is not None
         terms.append(Measurement(options.zeta1, reference, weight, decode if in_pixels else None, calls))
     if felt is not None:
-        picture = target if felt.space == "pixels" else clean
-        assert picture is not None
-
-        def featured(x: Tensor) -> tuple[Tensor, ...]:
-            calls.psi += 1
-            return felt.features(x)
-
-        reference = _once(featured, picture.to(clean), size)
-        terms.append(
-            Perceptual(options.zeta2, felt, reference, weight, decode if felt.space == "pixels" else None, calls)
-        )
+        seen, through = (target, decode) if felt.space == "pixels" else (clean, None)
+        assert seen is not None
+        terms.append(Perceptual(options.zeta2, felt, seen.to(clean), weight, through, calls, chunks))
     return terms
-
-
-def _once(work: Callable[[Tensor], tuple[Tensor, ...]], x: Tensor, size: int) -> tuple[Tensor, ...]:
-    """``work`` over all rows, in chunks where memory asks for it."""
-    parts: dict[int, tuple[Tensor, ...]] = {}
-
-    def one(first: int, last: int) -> None:
-        parts[first] = work(x[first:last])
-
-    in_chunks(len(x), size, one)
-    return tuple(torch.cat(layer) for layer in zip(*(parts[first] for first in sorted(parts)), strict=True))

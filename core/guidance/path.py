@@ -6,6 +6,7 @@ not by its authors; ``step.py`` holds its sums. What the denoiser computes along
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import torch
 
 from ..backbone.schedule import sigma_of_timestep
+from ..memory import is_out_of_memory
 from ..taps.recorder import Recorder
 from .calls import Calls
 from .descent import Rows, descend, in_chunks, keep
@@ -22,6 +24,7 @@ from .inversion import inverted
 from .peak import PeakMemory
 from .step import ddim, eps_of, noised
 from .terms import Term, ordinary
+from .tiles import smaller
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,6 +32,8 @@ if TYPE_CHECKING:
     from ..backbone.contracts import Backbone, Conditioning, Prediction
     from ..perceptual.contract import Psi
     from .options import GuidanceOptions
+
+logger = logging.getLogger(__name__)
 
 #: Called with (steps done, steps in all); it may raise to stop the run.
 Watch: TypeAlias = Callable[[int, int], None]
@@ -51,6 +56,8 @@ class GuidedPath:
         calls: What it cost.
         reasons: Why a row's values mean nothing, or ``None``.
         sigmas: The noise levels, highest first, in the family's convention.
+        tile: Side in latent cells of the tiles that too little memory forced on a picture: its guidance is then an
+            approximation. ``None``, as a rule, for whole pictures.
         peak_memory: The most bytes that tensors held on the device while the path ran; ``None`` on a CPU.
     """
 
@@ -59,6 +66,7 @@ class GuidedPath:
     calls: Calls
     reasons: tuple[str | None, ...]
     sigmas: tuple[float, ...]
+    tile: int | None
     peak_memory: int | None
 
 
@@ -130,6 +138,8 @@ class _Walk:
         self._rows.give_up(~finite, _BROKEN)
         self._calls, self._peak = Calls(), PeakMemory(clean.device)
         self._terms: list[Term] = []
+        self._most = options.most_rows
+        self._side: int | None = None
         self._done, self._units = 0, 0
 
     def prepare(self, target: Tensor | None, psi: Psi | None, weight: Tensor | None) -> None:
@@ -157,7 +167,9 @@ class _Walk:
             noise = self._noise(_FRESH + self._options.timesteps[level]) if self._options.eta else None
             z = ddim(guided, eps, sigma, after, self._prediction, eta=self._options.eta, noise=noise)
         energies = {name: torch.tensor(levels) for name, levels in self._rows.energies.items()}
-        return GuidedPath(z, energies, self._calls, tuple(self._rows.reasons), tuple(self._sigmas), self._peak.bytes())
+        return GuidedPath(
+            z, energies, self._calls, tuple(self._rows.reasons), tuple(self._sigmas), self._side, self._peak.bytes()
+        )
 
     def _start(self) -> Tensor:
         if self._options.start == "inversion":
@@ -205,15 +217,26 @@ class _Walk:
         guided = torch.empty_like(x0)
 
         def work(first: int, last: int) -> None:
-            with self._gradients():
-                here, clean = ordinary(x0[first:last]), ordinary(self._clean[first:last])
-                moved = descend(here, clean, self._terms, self._options, self._rows, first)
-            guided[first:last] = moved
+            guided[first:last] = self._moved(x0, first, last)
             self._tell(0)
 
-        in_chunks(len(z), self._chunk_size(), work)
+        self._most = in_chunks(len(z), self._chunk_size(), work)
         self._tell(len(self._terms))
         return x0, guided
+
+    def _moved(self, x0: Tensor, first: int, last: int) -> Tensor:
+        """One chunk down the energies; a single row that does not fit goes in ever smaller tiles."""
+        try:
+            with self._gradients():
+                here, clean = ordinary(x0[first:last]), ordinary(self._clean[first:last])
+                return descend(here, clean, self._terms, self._options, self._rows, first, side=self._side)
+        except (RuntimeError, MemoryError) as error:
+            side = smaller(self._side, x0.shape[-2], x0.shape[-1])
+            if last - first > 1 or side is None or not is_out_of_memory(error):
+                raise
+        logger.warning("Guidance ran out of memory with one picture; going on in tiles of %d cells.", side)
+        self._side = side
+        return self._moved(x0, first, last)
 
     def _through_denoiser(self, z: Tensor, sigma: float) -> tuple[Tensor, Tensor]:
         """As the rest of :meth:`_estimate`, each chunk's denoiser forward kept for its backwards."""
@@ -242,7 +265,7 @@ class _Walk:
                 _adopt(part, self._recorder, call, first)
             self._tell(0)
 
-        in_chunks(len(z), self._chunk_size(), work)
+        self._most = in_chunks(len(z), self._chunk_size(), work)
         if self._recorder is not None:
             self._recorder.calls = call + 1
         self._tell(1 + len(self._terms))
@@ -261,7 +284,7 @@ class _Walk:
 
     def _chunk_size(self) -> int:
         """Rows whose forwards and backwards fit in memory together."""
-        sizes, shape = [self._options.most_rows], self._clean.shape[1:]
+        sizes, shape = [self._most], self._clean.shape[1:]
         for wanted, decoder in zip(self._through, (True, False), strict=True):
             if wanted:
                 sizes.append(self._backbone.rows_that_fit(shape, backward=True, decoder=decoder))

@@ -7,8 +7,9 @@ second, so the two share no decoder forward; psi(y) is computed once.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import torch
 from torch.nn import functional as F
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
     from ..backbone.contracts import Backbone
     from ..perceptual.contract import Psi
     from .calls import Calls
+    from .tiles import Tile
+
+#: Calls its argument with (first, last) over all rows, as many at a time as fit.
+Chunks: TypeAlias = Callable[[Callable[[int, int], None]], None]
 
 
 class Term(Protocol):
@@ -40,8 +45,11 @@ class Term(Protocol):
     denoiser: bool
     networks: tuple[nn.Module, ...]
 
-    def energy(self, z: Tensor, rows: slice) -> Tensor:
-        """Clean estimates of these rows [n, C, h, w] → squared energies [n], differentiable."""
+    def energy(self, z: Tensor, rows: slice, tile: Tile | None = None) -> Tensor:
+        """Clean estimates of these rows [n, C, h, w], or their outer tile → squared energies [n], differentiable.
+
+        The energies of all tiles of a latent add up to about that of the whole.
+        """
         ...
 
     def went_back(self) -> None:
@@ -65,9 +73,12 @@ class Decoding:
     def __call__(self, z: Tensor) -> Tensor:
         """Latents → pixels, part of the caller's graph."""
         self.calls.decoder += 1
-        if self.tiny:
-            return self.backbone.decode(z, differentiable=True, tiny=True)
-        return self.backbone.decode(z, differentiable=True)
+        return self.backbone.decode(z, differentiable=True, tiny=self.tiny)
+
+    def plain(self, z: Tensor) -> Tensor:
+        """Latents → pixels, for a picture that was not given."""
+        self.calls.decoder += 1
+        return self.backbone.decode(z, tiny=self.tiny)
 
 
 class Measurement:
@@ -95,12 +106,16 @@ class Measurement:
         )
         self.floor = 1e-4 * reference[0].numel()
 
-    def energy(self, z: Tensor, rows: slice) -> Tensor:
+    def energy(self, z: Tensor, rows: slice, tile: Tile | None = None) -> Tensor:
         """Sum of squared differences, each place times its weight, [n]."""
         found = z if self._decode is None else self._decode(z)
-        squares = (found - ordinary(self._reference[rows]).to(found)).square()
-        if self._weight is not None:
-            squares = squares * ordinary(self._weight[rows]).to(found)
+        reference, weight = self._reference[rows], None if self._weight is None else self._weight[rows]
+        if tile is not None:
+            found, reference = tile.drop_overlap(found), tile.take_inner(reference)
+            weight = None if weight is None else tile.take_inner(weight)
+        squares = (found - ordinary(reference).to(found)).square()
+        if weight is not None:
+            squares = squares * ordinary(weight).to(found)
         return squares.flatten(1).sum(1)
 
     def went_back(self) -> None:
@@ -114,10 +129,11 @@ class Perceptual:
     Args:
         zeta: Strength.
         psi: The feature extractor.
-        reference: psi of the picture, all rows.
+        picture: What psi takes, of all rows; its features are computed here, once.
         weight: [N, 1, H, W] in pixels, or ``None``.
         decode: The decoder; ``None`` for a psi of latents.
         calls: Where to count.
+        chunks: Calls its argument with (first, last) over all rows, as many at a time as fit.
     """
 
     name = "perceptual"
@@ -126,25 +142,55 @@ class Perceptual:
         self,
         zeta: float,
         psi: Psi,
-        reference: tuple[Tensor, ...],
+        picture: Tensor,
         weight: Tensor | None,
         decode: Decoding | None,
         calls: Calls,
+        chunks: Chunks,
     ) -> None:
-        self.zeta, self.decoder = zeta, decode is not None
+        self.zeta, self.decoder, self.floor = zeta, decode is not None, 1e-3
         self.denoiser, self.networks = psi.through_denoiser, psi.networks
-        self._psi, self._reference, self._weight, self._decode, self._calls = psi, reference, weight, decode, calls
-        self.floor = 1e-3
+        self._psi, self._picture, self._weight, self._decode, self._calls = psi, picture, weight, decode, calls
+        self._reference = joined(self._features, picture, chunks)
 
-    def energy(self, z: Tensor, rows: slice) -> Tensor:
+    def _features(self, x: Tensor) -> tuple[Tensor, ...]:
+        self._calls.psi += 1
+        return self._psi.features(x)
+
+    def energy(self, z: Tensor, rows: slice, tile: Tile | None = None) -> Tensor:
         """psi's squared distance, [n]."""
         found = z if self._decode is None else self._decode(z)
-        self._calls.psi += 1
-        reference = tuple(ordinary(values[rows]) for values in self._reference)
         weight = None if self._weight is None else ordinary(self._weight[rows])
-        return self._psi.distance(self._psi.features(found), reference, weight)
+        if tile is None:
+            reference = tuple(ordinary(values[rows]) for values in self._reference)
+            return self._psi.distance(self._features(found), reference, weight)
+        part = None if weight is None else tile.take_inner(weight)
+        with torch.no_grad():
+            reference = self._features(ordinary(tile.take_inner(self._picture[rows])))
+        distance = self._psi.distance(self._features(tile.drop_overlap(found)), reference, part)
+        return distance * _share(tile, weight, part).to(distance)
 
     def went_back(self) -> None:
         """Count one backward."""
         self._calls.decoder_backward += self.decoder
         self._calls.psi_backward += 1
+
+
+def joined(work: Callable[[Tensor], tuple[Tensor, ...]], x: Tensor, chunks: Chunks) -> tuple[Tensor, ...]:
+    """``work`` over all rows, chunk by chunk, put together again."""
+    parts: dict[int, tuple[Tensor, ...]] = {}
+
+    def one(first: int, last: int) -> None:
+        parts[first] = work(x[first:last])
+
+    chunks(one)
+    return tuple(torch.cat(layer) for layer in zip(*(parts[first] for first in sorted(parts)), strict=True))
+
+
+def _share(tile: Tile, weight: Tensor | None, part: Tensor | None) -> Tensor:
+    """How much of a picture's weight a tile holds, [n] or []."""
+    if weight is None or part is None:
+        (top, bottom, left, right), (height, width) = tile.inner, tile.grid
+        return torch.tensor((bottom - top) * (right - left) / (height * width))
+    whole = weight.flatten(1).sum(1)
+    return part.flatten(1).sum(1) / torch.where(whole > 0, whole, torch.ones_like(whole))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -96,8 +97,15 @@ class DiffusersBackbone:
             latents = found.latent_dist.sample(torch.Generator().manual_seed(sample))
         return (latents * self._vae.config.scaling_factor).float()
 
-    def decode(self, latents: Tensor, *, differentiable: bool = False) -> Tensor:
+    @property
+    def has_tiny_decoder(self) -> bool:
+        """A pipeline has one autoencoder."""
+        return False
+
+    def decode(self, latents: Tensor, *, differentiable: bool = False, tiny: bool = False) -> Tensor:
         """Latents → pixels [N, 3, H, W] in [0, 1]; not clamped when differentiable."""
+        if tiny:
+            raise BadInput("the pipeline's own autoencoder", "tiny", "Put an AutoencoderTiny into the pipeline.")
         with torch.set_grad_enabled(differentiable and torch.is_grad_enabled()):
             raw = (latents / self._vae.config.scaling_factor).to(self.device, self._vae.dtype)
             pixels = (self._vae.decode(raw).sample.float() + 1.0) / 2.0
@@ -122,9 +130,17 @@ class DiffusersBackbone:
         """Standard normal noise, drawn on the CPU so that one seed gives the same everywhere."""
         return torch.randn(tuple(shape), generator=torch.Generator().manual_seed(seed)).to(self.device)
 
-    def rows_that_fit(self, latent_shape: Sequence[int], *, backward: bool = False) -> int:
+    def rows_that_fit(self, latent_shape: Sequence[int], *, backward: bool = False, decoder: bool = False) -> int:
         """The number given when this was made."""
         return self._most_rows
+
+    @contextmanager
+    def gradients(
+        self, *, decoder: bool = True, denoiser: bool = False, networks: Sequence[torch.nn.Module] = ()
+    ) -> Iterator[None]:
+        """Gradients switched on; nothing else keeps them from flowing."""
+        with torch.inference_mode(False), torch.enable_grad():
+            yield
 
     # Laying vectors and LoRA over it ----------------------------------------------------------------------------------
 
