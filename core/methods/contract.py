@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ..backbone.contracts import Backbone
+    from ..heatmap import HeatMap
 
 #: One tensor [N, 3, H, W], or a sequence of [3, H, W] of any sizes; float32 RGB in [0, 1].
 Images: TypeAlias = "Tensor | Sequence[Tensor]"
@@ -52,4 +53,17 @@ class LatentScorer(Scorer, Protocol):
         self, latents: Tensor, prompts: Sequence[str] | None = None, *, watch: Watch | None = None
     ) -> ScoreBatch:
         """As :meth:`~Scorer.score`, from clean latents [N, C, h, w] in the model's scaled space, at their own size."""
+        ...
+
+
+@runtime_checkable
+class MapScorer(Scorer, Protocol):
+    """A scorer that can say exactly what each place of a picture adds to its score."""
+
+    def heat_map(self, image: Tensor, *, watch: Watch | None = None) -> HeatMap:
+        """Of one picture [3, H, W] in [0, 1].
+
+        Raises:
+            BadInput: a picture that cannot be scored, or settings (a head that is not linear) that allow no map.
+        """
         ...

@@ -77,7 +77,7 @@ class Hyperfeatures:
     """
 
     def __init__(self, backbone: Backbone, options: HyperfeatureOptions | None = None, psi: Psi | None = None) -> None:
-        self.backbone, self.options, self._psi = backbone, options or HyperfeatureOptions(), psi
+        self.backbone, self.options, self.psi = backbone, options or HyperfeatureOptions(), psi
         if self._guided and self.options.guidance.zeta2 > 0.0 and psi is None:
             raise BadInput(f"psi {self.options.psi}", "none", "Connect or name one, or set zeta2 to 0.")
         self.taps = self.options.of(backbone.family.taps)
@@ -98,9 +98,11 @@ class Hyperfeatures:
 
     @property
     def psi_identity(self) -> str | None:
-        """What psi is, where it takes part."""
-        takes_part = self._guided and self.options.guidance.zeta2 > 0.0 and self._psi is not None
-        return self._psi.identity if takes_part and self._psi is not None else None
+        """What psi is, where it takes part. That of the model itself is told by the model's own fingerprint."""
+        psi = self._psi
+        if psi is None or not self._guided or self.options.guidance.zeta2 == 0.0:
+            return None
+        return psi.name if psi.through_denoiser else psi.identity
 
     def settings(self) -> dict[str, Any]:
         """Everything beside backbone and picture that changes a value, as plain types; also a head's settings."""
@@ -191,7 +193,7 @@ class Hyperfeatures:
         if self._guided:
             options = self.options.guidance if guided else replace(self.options.guidance, zeta1=0.0, zeta2=0.0)
             path = guided_path(
-                self.backbone, z, target, options, self._psi, conditioning, recorder, watch=watch, keep_z=False
+                self.backbone, z, target, options, self.psi, conditioning, recorder, watch=watch, keep_z=False
             )
             return path.reasons, path.energies
         prediction = self.backbone.family.prediction
@@ -208,9 +210,12 @@ class Hyperfeatures:
             self._conditioning = self.backbone.embed([self.options.prompt])
         return self._conditioning
 
+    def _pooled(self, tap: Tap) -> Reducer:
+        """What is kept of a tap's grid: a flat row of values."""
+        return several(*(by_name(name) for name in self.options.reducers))
+
     def _recorder(self, patterns: list[dict[str, Tensor]]) -> Recorder:
         """A recorder that pools at once, outliers and position patterns taken away before."""
-        pooled = several(*(by_name(name) for name in self.options.reducers))
         running: list[Recorder] = []
 
         def pattern(tap: Tap) -> Tensor | None:
@@ -218,6 +223,7 @@ class Hyperfeatures:
             return patterns[running[0].calls][tap.name] if patterns else None
 
         def reducer(tap: Tap) -> Reducer:
+            pooled = self._pooled(tap)
             found = pooled if self.options.limit is None else without_outliers(pooled, self.options.limit)
             return without_position(found, lambda: pattern(tap)) if patterns else found
 

@@ -21,8 +21,10 @@ from ..nets.judge import JudgeNetwork, describe
 from ..nets.judge_file import JudgeFacts, digest, read
 from ..nets.views import crops, global_view
 from ..records import Score, ScoreBatch, ScoreSpec
+from .judge_map import judge_map
 
 if TYPE_CHECKING:
+    from ..heatmap import HeatMap
     from .contract import Images, Watch
 
 SHIPPED = Path(__file__).parent.parent / "assets" / "judge" / "judge.safetensors"
@@ -121,6 +123,14 @@ class Judge:
             if watch is not None:
                 watch(done, len(found))
         return ScoreBatch(self._spec, tuple(scores[place] for place in range(len(found))))
+
+    def heat_map(self, image: Tensor, *, watch: Watch | None = None) -> HeatMap:
+        """What each place of one picture [3, H, W] adds to its score.
+
+        Raises:
+            BadInput: a picture that cannot be scored.
+        """
+        return judge_map(self.network, image, device=self.device, least_side=_LEAST_SIDE, watch=watch)
 
     def _groups(self, images: Sequence[tuple[int, Tensor]]) -> Iterator[list[_Views]]:
         """Pictures whose views fill one forward, in order."""

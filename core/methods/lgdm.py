@@ -16,12 +16,14 @@ from ..images import as_list
 from ..records import Score, ScoreBatch, ScoreSpec
 from .hyperfeature_options import HyperfeatureOptions
 from .hyperfeatures import Extracted, Hyperfeatures
+from .lgdm_map import lgdm_map
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from ..backbone.contracts import Backbone
     from ..heads.head import Head
+    from ..heatmap import HeatMap
     from ..perceptual.contract import Psi
     from .contract import Images, Watch
 
@@ -147,6 +149,14 @@ class Lgdm:
             return self._batch(self._features.extract_latents(latents, watch=watch), source="latents")
         pictures = [self._backbone.decode(row)[0] for row in latents.split(1)]
         return self._batch(self._features.extract(pictures, watch=watch), source="decoded latents")
+
+    def heat_map(self, image: Tensor, *, watch: Watch | None = None) -> HeatMap:
+        """What each place of one picture [3, H, W] adds to its score; costs as much as its score.
+
+        Raises:
+            BadInput: the head is not linear, or the picture cannot be scored.
+        """
+        return lgdm_map(self._features, self._head, image, watch=watch)
 
     def _batch(self, extracted: Sequence[Extracted], source: str | None = None) -> ScoreBatch:
         told: dict[str, Any] = {"warnings": list(self._fit.warnings)} if self._fit.warnings else {}
