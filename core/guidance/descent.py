@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+#: A step that leaves a latent this many times as large as the picture's own has diverged.
+_RANGE = 10.0
+
 #: A gradient at the clean estimate → the gradient to follow: itself, or pulled back through the denoiser.
 PullBack: TypeAlias = "Callable[[Tensor], Tensor]"
 
@@ -120,7 +123,7 @@ def descend(
         side: Work in tiles of so many cells.
     """
     place = slice(first, first + len(x0))
-    largest = options.growth**0.5 * root_mean_square(clean).clamp_min(1.0)
+    largest = _RANGE * root_mean_square(clean).clamp_min(1.0)
     z = x0
     for term in terms:
         energy, gradient = energy_and_gradient(term, z, place, side)
