@@ -178,7 +178,7 @@ class AdaptableBackbone(Backbone, Protocol):
         """(out, in) of every matrix of the text cross-attention."""
         ...
 
-    def adapted(self, lora: CrossLora) -> AdaptableBackbone:
+    def adapted(self, change: CrossLora) -> AdaptableBackbone:
         """The same model with LoRA over it, beside whatever LoRA it has; this backbone stays as it is."""
         ...
 

@@ -11,7 +11,8 @@ from torch import Tensor
 from ...backbone.adaptation import CrossLora, SoftPrompts, TextSpace, Where
 from ...backbone.contracts import Conditioning
 from ...errors import BadInput
-from . import context, denoiser, lora
+from . import context as soft
+from . import denoiser, lora
 from .backbone import ComfyBackbone
 from .tapping import Tapping
 from .unet_taps import unet_taps
@@ -28,27 +29,27 @@ class AdaptableComfyBackbone(ComfyBackbone):
 
     def text_spaces(self) -> Mapping[str, TextSpace]:
         """The text encoders' inputs, by letter."""
-        return context.text_spaces(self._need_clip())
+        return soft.text_spaces(self._need_clip())
 
-    def suffixes(self, words: Sequence[str], context_size: int) -> dict[str, tuple[tuple[int, ...], ...]]:
-        """Token ids of each text after ``context_size`` vectors, for each encoder."""
-        return context.suffixes(self._need_clip(), words, context_size)
+    def suffixes(self, words: Sequence[str], context: int) -> dict[str, tuple[tuple[int, ...], ...]]:
+        """Token ids of each text after ``context`` vectors, for each encoder."""
+        return soft.suffixes(self._need_clip(), words, context)
 
     def start_token(self, encoder: str) -> int:
         """The token that every text begins with."""
-        return context.start_tokens(self._need_clip())[encoder]
+        return soft.start_tokens(self._need_clip())[encoder]
 
     def token_vectors(self, ids: Sequence[int], encoder: str) -> Tensor:
         """The encoder's own vectors of these tokens [n, width], float32 on the CPU."""
-        return context.token_vectors(self._need_clip(), ids, encoder)
+        return soft.token_vectors(self._need_clip(), ids, encoder)
 
     def token_ids(self, vectors: Tensor, encoder: str) -> list[int | None]:
         """The token whose vector each row [n, width] is; ``None`` for one of no token."""
-        return context.token_ids(self._need_clip(), vectors, encoder)
+        return soft.token_ids(self._need_clip(), vectors, encoder)
 
     def embed_soft(self, prompts: SoftPrompts) -> Conditioning:
         """Through the user's own text encoder, with its own masks and layer."""
-        return context.embed_soft(self._need_clip(), prompts)
+        return soft.embed_soft(self._need_clip(), prompts)
 
     def cross_shapes(self) -> Mapping[Where, tuple[int, int]]:
         """(out, in) of every matrix of the text cross-attention."""

@@ -1,0 +1,184 @@
+"""``latent-critic train genziqa``: learn a GenzIQA head for a model folder on rated pictures."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .arguments import Subparsers, command
+from .console import note
+
+if TYPE_CHECKING:
+    from ..data.rated import RatedSet
+    from ..train.genziqa import Watch
+    from ..train.genziqa_request import GenzRequest
+
+
+def add(kinds: Subparsers) -> None:
+    """Declare what can be said."""
+    parser = command(
+        kinds,
+        "genziqa",
+        "train a GenzIQA head: prompts and LoRA for one model",
+        "A stopped or killed run goes on with the same command. Several GPUs: start it with accelerate launch.",
+    )
+    parser.add_argument(
+        "--data",
+        action="append",
+        required=True,
+        metavar="LOADER=PATH[:WORST:BEST]",
+        help="rated pictures: biq2021=DIR, csv=FILE:0:5 …; may be given again; the first set is measured on",
+    )
+    parser.add_argument("--model", default="embedded", metavar="DIR", help="diffusers folder (default: embedded)")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the head's .safetensors")
+    parser.add_argument("--run", type=Path, required=True, metavar="DIR", dest="folder", help="state and log")
+    _add_reading(parser)
+    _add_training(parser)
+    parser.set_defaults(run=run)
+
+
+def _add_reading(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("how a picture is read (stays in the head)")
+    group.add_argument("--words", nargs=2, metavar=("GOOD", "BAD"), help="after the context (default: as published)")
+    group.add_argument("--context", type=int, help="learned vectors (default: 16)")
+    group.add_argument("--rank", type=int, help="of the LoRA; 0 for none (default: 4)")
+    group.add_argument(
+        "--timesteps", type=int, nargs="+", metavar="T", help="levels of the score (default: published 8)"
+    )
+    group.add_argument("--bias-weight", type=float, help="of the noise-error bias; 0 for none (default: 128)")
+    group.add_argument("--contrast", action="store_true", help="good less bad attention, not their mean")
+    group.add_argument("--value-range", choices=("vae", "clip"), default="vae", help="the VAE's own, or published clip")
+    group.add_argument("--square", action="store_true", help="published: resized to a square")
+    group.add_argument("--side", type=int, help="root of the area in pixels (default: the model's)")
+    group.add_argument("--noise-seed", type=int, default=0, help="of the noise bank (default: 0)")
+
+
+def _add_training(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("training")
+    group.add_argument("--steps", type=int, help="in all (default: 1000)")
+    group.add_argument("--minutes", type=float, help="stop after this long, saved")
+    group.add_argument("--batch", type=int, help="pictures a step (default: 16)")
+    group.add_argument("--rate", type=float, help="AdamW's (default: 1e-4)")
+    for name, default in (("mse", 1.0), ("rank", 0.0), ("plcc", 0.0)):
+        group.add_argument(f"--{name}-weight", type=float, default=default, help=f"of that loss (default: {default:g})")
+    group.add_argument("--levels", type=int, nargs="+", metavar="T", help="to train at (default: 0 to 99)")
+    group.add_argument("--one-level", action="store_true", help="one level for all pictures of a step")
+    group.add_argument(
+        "--published-readout", action="store_true", help="raw score = MOS; no gain and offset are fitted"
+    )
+    group.add_argument("--limit", type=int, metavar="N", help="at most N pictures of each set")
+    group.add_argument("--share", type=float, help="held back for validation (default: 0.1)")
+    group.add_argument(
+        "--content", type=Path, metavar="DIR", help="feature cache; splits by content, not by group alone"
+    )
+    group.add_argument("--validate-every", type=int, metavar="STEPS")
+    group.add_argument("--validate-on", type=int, metavar="N")
+    group.add_argument("--calibrated-on", metavar="WORDS", help="whose ratings these are (default: your ratings)")
+    group.add_argument("--seed", type=int, help="(default: 0)")
+    group.add_argument("--device", default="cpu")
+    group.add_argument("--precision", choices=("fp32", "bf16"))
+    group.add_argument("--accelerate", action="store_true", help="under accelerate launch; its device")
+    group.add_argument("--threads", type=int, metavar="N", help="CPU threads")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Load, train, tell the validation figures."""
+    import torch
+
+    from ..hosts.diffusers.backbone import DiffusersBackbone
+    from ..hosts.diffusers.loading import load_pipeline
+    from ..train.genziqa import train_genziqa
+    from ..train.genziqa_world import Accelerated
+
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    request = request_of(arguments)
+    world = Accelerated() if arguments.accelerate else None
+    device = arguments.device if world is None else str(world.device)
+    backbone = DiffusersBackbone(load_pipeline(arguments.model, device), most_rows=4 * request.batch)
+    with _bar(request.steps) as watch:
+        result = train_genziqa(request, backbone, watch, world)
+    told = result.validation
+    figures = ", ".join(f"{name} {value:.3f}" for name, value in told.items() if isinstance(value, float))
+    done = f"wrote {request.out}" if result.head else "saved; the same command goes on"
+    note(f"step {result.step}, {result.seconds_per_step:.2f} s a step; {done}; held back: {figures or 'not measured'}")
+    return 0
+
+
+def request_of(arguments: argparse.Namespace) -> GenzRequest:
+    """The one request behind the arguments."""
+    from ..methods.genziqa_settings import GenzSettings
+    from ..train.genziqa_losses import LossWeights
+    from ..train.genziqa_request import GenzRequest
+
+    told = vars(arguments)
+    names = ("context", "rank", "steps", "minutes", "batch", "rate", "limit", "share", "content", "validate_every",
+             "validate_on", "calibrated_on", "seed", "precision")  # fmt: skip
+    given: dict[str, Any] = {name: told[name] for name in names if told[name] is not None}
+    reading: dict[str, Any] = {name: told[name] for name in ("bias_weight", "side") if told[name] is not None}
+    if arguments.timesteps:
+        reading["timesteps"] = tuple(arguments.timesteps)
+    for name in ("contrast", "square", "value_range"):
+        reading[name] = told[name]
+    if arguments.words:
+        given["words"] = tuple(arguments.words)
+    if arguments.levels:
+        given["levels"] = tuple(arguments.levels)
+    return GenzRequest(
+        data=tuple(rated(text) for text in arguments.data),
+        out=arguments.out,
+        run=arguments.folder,
+        settings=GenzSettings(seed=arguments.noise_seed, **reading),
+        losses=LossWeights(arguments.mse_weight, arguments.rank_weight, arguments.plcc_weight),
+        one_level=arguments.one_level,
+        readout=not arguments.published_readout,
+        **given,
+    )
+
+
+def rated(text: str) -> RatedSet:
+    """``LOADER=PATH[:WORST:BEST]`` → the part of the set that may be trained on.
+
+    Raises:
+        BadInput: another form, or a set that is for reporting only.
+    """
+    from ..data.loaders import load, rated_csv
+    from ..errors import BadInput
+
+    name, equals, rest = text.partition("=")
+    parts = rest.rsplit(":", 2)
+    scaled = len(parts) == 3 and all(map(_is_number, parts[1:]))
+    path = parts[0] if scaled else rest
+    if not equals or not path or (scaled and name != "csv"):
+        raise BadInput("--data LOADER=PATH, or csv=FILE:WORST:BEST", text, "Write for example biq2021=DIR.")
+    data = rated_csv(path, scale=(float(parts[1]), float(parts[2]))) if scaled else load(name, path)
+    splits = {image.split for image in data.images}
+    if splits == {"test"}:
+        raise BadInput("a set with a part to train on", f"{data.name}, which is for reporting only", "Leave it out.")
+    return data.part("train") if "train" in splits else data
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+@contextmanager
+def _bar(steps: int) -> Iterator[Watch]:
+    from tqdm import tqdm
+
+    with tqdm(total=steps, file=sys.stderr, disable=None, leave=False) as bar:
+
+        def watch(what: str, done: int, total: int, figures: dict[str, float]) -> None:
+            bar.set_description(what, refresh=False)
+            bar.n = done
+            bar.set_postfix({name: f"{value:.3f}" for name, value in figures.items()})
+
+        yield watch

@@ -1,0 +1,260 @@
+"""Train a GenzIQA head: its context and its LoRA, nothing of the model.
+
+After De, Mitra and Soundararajan, 2024 (arXiv 2406.04654), reimplemented, not by its authors: AdamW 1e-4, weight decay
+1e-2, clip 1, squared error. Ours on top: gain and offset per data set, ranking and correlation losses, validation by
+content, and runs that can be killed at any moment.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import logging
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from ..errors import BadInput
+from ..methods.genziqa_file import save_genziqa
+from ..methods.genziqa_head import GenzHead, untrained
+from . import genziqa_measure as measure
+from .genziqa_data import Part, draw, split
+from .genziqa_forward import Adaptation, raw_values
+from .genziqa_losses import batch_loss
+from .genziqa_measure import Readout
+from .genziqa_request import GenzRequest
+from .genziqa_world import Alone, World
+from .ldm import state as states
+from .ldm.loop import append, forget_after
+
+if TYPE_CHECKING:
+    from ..backbone.adaptation import AdaptableBackbone
+
+#: Called with (what, steps done, steps in all, figures); may raise to stop. A stopped run goes on where it was saved.
+Watch = Callable[[str, int, int, dict[str, float]], None]
+_log = logging.getLogger(__name__)
+_STAGE = "genziqa"
+
+
+@dataclass(frozen=True, slots=True)
+class GenzResult:
+    """What came out.
+
+    Attributes:
+        head: The head at the best validation, as written; ``None`` while minutes ran out before the last step.
+        validation: Its agreement with people on the held-back pictures of the first set.
+        step: Steps made in all.
+        seconds_per_step: Of the steps of this call.
+    """
+
+    head: GenzHead | None
+    validation: dict[str, Any]
+    step: int
+    seconds_per_step: float
+
+
+def train_genziqa(
+    request: GenzRequest, backbone: AdaptableBackbone, watch: Watch | None = None, world: World | None = None
+) -> GenzResult:
+    """Train, validate, calibrate, write.
+
+    Args:
+        request: What to train.
+        backbone: A host whose forwards carry gradients, on the device to train on.
+        watch: Told of progress.
+        world: Several processes; alone when left out.
+
+    Raises:
+        BadInput: too few pictures, or a saved state of another request.
+        UnreadableFile: a picture or the saved state cannot be read.
+    """
+    run = _Run(request, backbone, watch, world or Alone())
+    run.begin()
+    seconds = run.steps()
+    if run.state.step < request.steps:
+        return GenzResult(None, dict(run.state.notes.get("best", {})), run.state.step, seconds)
+    head, validation = run.finish()
+    return GenzResult(head, validation, run.state.step, seconds)
+
+
+class _Run:
+    """One run: the request, the state, and what is fixed between them."""
+
+    def __init__(self, request: GenzRequest, backbone: AdaptableBackbone, watch: Watch | None, world: World) -> None:
+        self.request, self.backbone, self.watch, self.world = request, backbone, watch, world
+        self.parts: list[Part] = split(request)
+        self.head = untrained(
+            backbone, request.settings, words=request.words, context=request.context, rank=request.rank,
+            seed=request.seed,
+        )  # fmt: skip
+        self.adaptation = Adaptation(self.head)
+        if not list(self.adaptation.parameters()):
+            raise BadInput("a context or a LoRA to train", "neither", "Raise context or rank.")
+        best = copy.deepcopy(self.adaptation).requires_grad_(False)
+        self.state = states.begin({"adaptation": self.adaptation}, {"best": best}, 0, request.decay)
+        self.file, self.log = request.run / "state.safetensors", request.run / "log.jsonl"
+
+    # Beginning and saving -----------------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Go on from a saved state, or read gain and offset of each set off the untrained head."""
+        if self.file.exists():
+            states.restore(self.state, self.file)
+            if self.state.notes.get("request") != self.request.digest():
+                raise BadInput(
+                    "a run of the same request", f"another one in {self.request.run}", "Name another run folder."
+                )
+            if self.world.main:
+                forget_after(self.log, _STAGE, self.state.step)
+            return
+        readouts = (
+            [self._first(part) for part in self.parts] if self.request.readout else [self._fixed()] * len(self.parts)
+        )
+        self.state.notes = {
+            "request": self.request.digest(), "readouts": [asdict(found) for found in readouts], "best": {},
+        }  # fmt: skip
+
+    def _fixed(self) -> Readout:
+        return Readout(self.request.settings.gain, self.request.settings.offset)
+
+    def _first(self, part: Part) -> Readout:
+        images = part.train[: self.request.calibrate_on]
+        return measure.first_readout(measure.raw_of(self.backbone, self.head, images, self._levels()), images)
+
+    def _levels(self) -> Sequence[int]:
+        """A few of the levels that training draws from."""
+        return self.request.validate_levels if self.request.levels is None else self.request.levels[:2]
+
+    def save(self) -> None:
+        """Write the state, from the first process only."""
+        if self.world.main:
+            states.save(self.state, self.file)
+
+    @property
+    def readouts(self) -> list[Readout]:
+        """Gain and offset of each set."""
+        return [Readout(**told) for told in self.state.notes["readouts"]]
+
+    # Steps --------------------------------------------------------------------------------------------------------
+
+    def steps(self) -> float:
+        """Step until the request's steps or minutes are used up; returns the seconds per step."""
+        request, began, first = self.request, time.monotonic(), self.state.step
+        saved = began
+        limit = math.inf if request.minutes is None else 60.0 * request.minutes
+        while self.state.step < request.steps and time.monotonic() - began < limit:
+            figures = {"loss": self.one_step()}
+            if self.state.step % request.validate_every == 0 and self.state.step < request.steps:
+                figures |= self.validate()
+            if self.watch is not None:
+                self.watch("training", self.state.step, request.steps, figures)
+            if time.monotonic() - saved > 60.0 * request.save_minutes or "srcc" in figures:
+                self.save()
+                saved = time.monotonic()
+        seconds = (time.monotonic() - began) / max(1, self.state.step - first)
+        self.save()
+        return seconds
+
+    def one_step(self) -> float:
+        """Draw, forward, backward, clip, step; a step whose gradient is not finite is skipped."""
+        request, state = self.request, self.state
+        place, drawn = draw(self.parts, request, state.step)
+        mine = drawn[self.world.rank :: self.world.size]
+        readout, part = self.readouts[place], self.parts[place]
+        with self.world.precision(request.precision, self.backbone.noise((1,), 0).device):
+            raw = raw_values(self.backbone, self.adaptation.onto(self.head), mine).float()
+        scores = readout.offset + readout.gain * raw
+        mos = torch.tensor([one.image.mos for one in mine])
+        loss = batch_loss(scores, mos, part.deviation, request.losses)
+        loss.backward()
+        parameters = [parameter for _, parameter in state.names()]
+        self.world.mean_gradients(parameters)
+        self._apply(parameters)
+        state.step += 1
+        state.update_average(0.99)
+        return float(loss.detach())
+
+    def _apply(self, parameters: Sequence[Tensor]) -> None:
+        for group in self.state.optimiser.param_groups:
+            group["lr"] = self.request.rate
+        norm = torch.nn.utils.clip_grad_norm_(parameters, self.request.clip)
+        if bool(torch.isfinite(norm)):
+            self.state.optimiser.step()
+        else:
+            _log.warning("The gradient of step %d was not finite; the step is skipped.", self.state.step)
+        self.state.optimiser.zero_grad(set_to_none=True)
+
+    # Measuring ----------------------------------------------------------------------------------------------------
+
+    def validate(self) -> dict[str, float]:
+        """Agreement on held-back pictures of the first set; the best parameters so far are kept."""
+        request, images = self.request, self.parts[0].held[: self.request.validate_on]
+        module = copy.deepcopy(self.adaptation)
+        module.load_state_dict(self.state.averaged("adaptation"))
+        raw = measure.raw_of(self.backbone, module.onto(self.head), images, request.validate_levels)
+        found = measure.held_back(raw, images, self.readouts[0])
+        if found["srcc"] >= self.state.notes["best"].get("srcc", -math.inf):
+            self.state.notes["best"] = {**found, "step": self.state.step}
+            self.state.frozen["best"].load_state_dict(module.state_dict())
+        if self.world.main:
+            append(self.log, [{"stage": _STAGE, "step": self.state.step, **found}])
+        return {"srcc": found["srcc"]}
+
+    def finish(self) -> tuple[GenzHead, dict[str, Any]]:
+        """Take the best parameters, read gain and offset off them, measure, write."""
+        self.validate()
+        best, request = self.state.frozen["best"], self.request
+        assert isinstance(best, Adaptation)
+        head, part = best.onto(self.head), self.parts[0]
+        images, held = part.train[: request.calibrate_on], part.held[: request.validate_on]
+        raw = measure.raw_of(self.backbone, head, images, request.settings.timesteps)
+        readout = self.readouts[0]
+        readout = measure.last_readout(raw, images, readout) if request.readout else readout
+        validation: dict[str, Any] = measure.held_back(
+            measure.raw_of(self.backbone, head, held, request.settings.timesteps), held, readout
+        )
+        validation |= measure.levels_agree(self.backbone, head, held)
+        validation |= {"step": self.state.notes["best"]["step"], "steps": self.state.step}
+        head = self._with_facts(head, readout, raw, validation)
+        if self.world.main:
+            save_genziqa(request.out, head)
+        self.save()
+        return head, validation
+
+    def _with_facts(
+        self, head: GenzHead, readout: Readout, raw: Sequence[float], validation: dict[str, Any]
+    ) -> GenzHead:
+        request = self.request
+        head = head.with_settings(gain=readout.gain, offset=readout.offset)
+        scores = torch.tensor([readout.offset + readout.gain * value for value in raw if math.isfinite(value)])
+        told = {
+            name: getattr(request, name) for name in ("steps", "batch", "rate", "one_level", "flip", "share", "seed")
+        }
+        settings = {**head.meta.settings, "training": {**told, "losses": asdict(request.losses)}}
+        meta = replace(
+            head.meta,
+            training_set=", ".join(part.name for part in self.parts),
+            pictures=sum(len(part.train) for part in self.parts),
+            calibrated_on=request.calibrated_on,
+            scale=(0.0, 100.0),
+            centre=float(scores.mean()),
+            spread=max(1e-3, float(scores.std())),
+            validation=json.loads(json.dumps(validation)),
+            settings=settings,
+        )
+        detached = {name: value.detach().clone() for name, value in head.prompts.context.items()}
+        layers = {where: (down.detach().clone(), up.detach().clone()) for where, (down, up) in head.lora.layers.items()}
+        return replace(
+            head, meta=meta, prompts=replace(head.prompts, context=detached), lora=replace(head.lora, layers=layers)
+        )
+
+
+def state_file(run: Path) -> Path:
+    """Where a run keeps its state."""
+    return run / "state.safetensors"

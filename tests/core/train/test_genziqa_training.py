@@ -1,0 +1,316 @@
+"""Training of GenzIQA heads: losses against other libraries, runs that resume, several sets, several processes."""
+
+import importlib
+import math
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from latent_critic.core.data.rated import RatedImage, RatedSet
+from latent_critic.core.errors import BadInput
+from latent_critic.core.train.genziqa_losses import LossWeights, batch_loss, correlation, rank_loss
+from PIL import Image
+from safetensors.torch import load_file
+from scipy import stats
+
+
+@pytest.fixture(scope="module")
+def genziqa(diffusers):
+    names = ("genziqa", "genziqa_request", "genziqa_data", "genziqa_forward", "genziqa_measure", "genziqa_world")
+    return SimpleNamespace(**{name: importlib.import_module(f"latent_critic.core.train.{name}") for name in names})
+
+
+@pytest.fixture(scope="module")
+def backbone(ldm, sizes, tmp_path_factory):
+    """A random tiny model in a folder, as a backbone with gradients."""
+    from latent_critic.core.hosts.diffusers.backbone import DiffusersBackbone
+    from latent_critic.core.hosts.diffusers.loading import load_pipeline
+    from latent_critic.core.nets import critic_ldm
+
+    folder = tmp_path_factory.mktemp("model")
+    networks = ldm.models.build(sizes, seed=0)
+    record = {"autoencoder": {"steps": 0}, "denoiser": {"steps": 0}}
+    ldm.bundle.write_bundle(networks, folder, critic_ldm.read_merges(critic_ldm.SHIPPED), record)
+    backbone = DiffusersBackbone(load_pipeline(str(folder)))
+    backbone.folder = folder
+    return backbone
+
+
+@pytest.fixture(scope="module")
+def rated(tmp_path_factory):
+    """40 pictures of two sizes whose rating is their contrast; groups of two."""
+    folder = tmp_path_factory.mktemp("rated")
+    draw = np.random.default_rng(0)
+    images = []
+    for place in range(40):
+        contrast = draw.uniform(0.05, 1.0)
+        field = draw.uniform(-1, 1, (8, 8 if place % 4 else 12, 3)) * contrast
+        picture = Image.fromarray(((field * 0.5 + 0.5) * 255).astype(np.uint8))
+        picture.resize((field.shape[1] * 8, 64), Image.Resampling.BICUBIC).save(folder / f"{place}.png")
+        images.append(RatedImage(folder / f"{place}.png", 100.0 * contrast, str(place // 2), "all"))
+    return RatedSet("contrasts", tuple(images))
+
+
+@pytest.fixture
+def request_for(genziqa, rated, tmp_path):
+    from latent_critic.core.methods.genziqa_settings import GenzSettings
+
+    def make(name="run", **changes):
+        given = {
+            "data": (rated,), "out": tmp_path / f"{name}.safetensors", "run": tmp_path / name, "context": 2, "rank": 2,
+            "settings": GenzSettings(timesteps=(33, 69), side=64, bias_weight=8.0), "batch": 4, "rate": 1e-2,
+            "steps": 4, "validate_every": 2, "validate_on": 6, "calibrate_on": 8, "share": 0.3,
+        }  # fmt: skip
+        return genziqa.genziqa_request.GenzRequest(**{**given, **changes})
+
+    return make
+
+
+def test_the_losses_are_what_they_are_called():
+    draw = torch.Generator().manual_seed(0)
+    scores, mos = 50 + 20 * torch.randn(9, generator=draw), 100 * torch.rand(9, generator=draw)
+    assert float(correlation(scores, mos)) == pytest.approx(stats.pearsonr(scores, mos).statistic, abs=1e-6)
+    pairs = [
+        max(0.0, min(float(mos[i] - mos[j]), 0.25) - float(scores[i] - scores[j]))
+        for i in range(9)
+        for j in range(9)
+        if mos[i] > mos[j]
+    ]
+    assert float(rank_loss(scores, mos)) == pytest.approx(math.fsum(pairs) / len(pairs), rel=1e-5)
+    whole = batch_loss(scores, mos, 20.0, LossWeights(1.0, 0.5, 2.0))
+    expected = float(((scores - mos) / 20).square().mean()) + 0.5 * float(rank_loss(scores / 20, mos / 20))
+    assert float(whole) == pytest.approx(expected + 1.0 - float(correlation(scores, mos)), rel=1e-5)
+
+
+def test_losses_of_alike_pictures_are_finite_with_their_gradients():
+    scores = torch.full((3,), 5.0, requires_grad=True)
+    batch_loss(scores, torch.full((3,), 7.0), 1.0, LossWeights(1.0, 1.0, 1.0)).backward()
+    assert scores.grad.isfinite().all()
+    assert float(rank_loss(torch.zeros(2), torch.tensor([1.0, 9.0]))) == pytest.approx(0.25)
+
+
+@pytest.mark.parametrize("weights", [(0, 0, 0), (-1, 0, 1), (math.nan, 1, 1), (math.inf, 0, 0)])
+def test_bad_loss_weights(weights):
+    with pytest.raises(BadInput, match="Expected"):
+        LossWeights(*weights)
+
+
+def test_raw_values_in_training_are_the_scorers(genziqa, backbone, rated, request_for):
+    """The same picture, level and noise: what is trained is what scores later."""
+    from latent_critic.core.images import load_image
+    from latent_critic.core.methods.genziqa import GenzIQA
+    from latent_critic.core.methods.genziqa_head import untrained
+
+    request = request_for()
+    head = untrained(backbone, request.settings, context=2, rank=2)
+    images = rated.images[3:6]
+    drawn = [genziqa.genziqa_data.Drawn(image, 33, request.settings.seed + 33, False) for image in images]
+    found = genziqa.genziqa_forward.raw_values(backbone, head, drawn).tolist()
+    scorer = GenzIQA(backbone, head.with_settings(timesteps=(33,)))
+    expected = [score.attributes["raw"] for score in scorer.score([load_image(image.path) for image in images])]
+    assert found == pytest.approx(expected, abs=1e-4)
+
+
+def test_no_group_lies_on_both_sides(genziqa, request_for):
+    (part,) = genziqa.genziqa_data.split(request_for())
+    train, held = ({image.group for image in side} for side in (part.train, part.held))
+    assert not train & held
+    assert len(part.train) + len(part.held) == 40
+
+
+def test_steps_are_drawn_by_their_number(genziqa, request_for):
+    data = genziqa.genziqa_data
+    request = request_for(one_level=True)
+    parts = data.split(request)
+    assert data.draw(parts, request, 3) == data.draw(parts, request, 3)
+    assert data.draw(parts, request, 3) != data.draw(parts, request, 4)
+    _, drawn = data.draw(parts, request, 3)
+    assert len({one.timestep for one in drawn}) == 1
+    assert len({one.noise for one in drawn}) == len({one.image.path for one in drawn}) == 4
+    levels = {one.timestep for step in range(40) for one in data.draw(parts, request_for(), step)[1]}
+    assert levels <= set(range(100))
+    assert len(levels) > 40
+    assert {one.timestep for one in data.draw(parts, request_for(levels=(7,)), 0)[1]} == {7}
+
+
+def test_a_resumed_run_equals_an_uninterrupted_one(genziqa, backbone, request_for):
+    for steps in (2, 4):
+        genziqa.genziqa.train_genziqa(request_for("pieces", steps=steps), backbone)
+    genziqa.genziqa.train_genziqa(request_for("whole", steps=4), backbone)
+    pieces, whole = (load_file(request_for(name).run / "state.safetensors") for name in ("pieces", "whole"))
+    assert pieces.keys() == whole.keys()
+    assert any(name.startswith("adam/exp_avg_sq/") for name in whole)
+    for name in whole:
+        torch.testing.assert_close(pieces[name], whole[name], rtol=1e-5, atol=1e-6)
+
+
+def test_a_killed_run_goes_on_from_its_last_save(genziqa, backbone, request_for):
+    def kill(what, done, total, figures):
+        if done == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        genziqa.genziqa.train_genziqa(request_for("run", save_minutes=0.0), backbone, kill)
+    seen = []
+    result = genziqa.genziqa.train_genziqa(
+        request_for("run", save_minutes=5.0), backbone, lambda what, done, total, figures: seen.append(done)
+    )
+    assert seen == [3, 4]
+    assert result.step == 4
+    genziqa.genziqa.train_genziqa(request_for("whole"), backbone)
+    killed, whole = (load_file(request_for(name).run / "state.safetensors") for name in ("run", "whole"))
+    for name in whole:
+        torch.testing.assert_close(killed[name], whole[name], rtol=1e-5, atol=1e-6)
+
+
+def test_minutes_stop_it_saved_and_without_a_head(genziqa, backbone, request_for):
+    result = genziqa.genziqa.train_genziqa(request_for(minutes=0.0), backbone)
+    assert (result.head, result.step) == (None, 0)
+    assert not request_for().out.exists()
+    assert genziqa.genziqa.train_genziqa(request_for(), backbone).head is not None
+
+
+def test_a_state_of_another_request_is_refused(genziqa, backbone, request_for):
+    genziqa.genziqa.train_genziqa(request_for(minutes=0.0), backbone)
+    with pytest.raises(BadInput, match="the same request"):
+        genziqa.genziqa.train_genziqa(request_for(seed=1), backbone)
+
+
+def test_only_context_and_lora_change(genziqa, backbone, request_for):
+    before = {name: value.clone() for name, value in backbone._unet.state_dict().items()}
+    head = genziqa.genziqa.train_genziqa(request_for(steps=2), backbone).head
+    fresh = genziqa.genziqa.untrained(backbone, request_for().settings, context=2, rank=2)
+    assert not torch.equal(head.prompts.context["l"], fresh.prompts.context["l"])
+    changed = [not torch.equal(head.lora.layers[where][1], up) for where, (_, up) in fresh.lora.layers.items()]
+    assert all(changed)
+    assert all(torch.equal(before[name], value) for name, value in backbone._unet.state_dict().items())
+
+
+def test_it_learns_and_the_file_scores(genziqa, backbone, request_for, rated):
+    from latent_critic.core.images import load_image
+    from latent_critic.core.methods.genziqa import GenzIQA
+    from latent_critic.core.methods.genziqa_file import load_genziqa
+
+    losses = []
+    request = request_for(
+        steps=40, batch=8, levels=(33, 69), one_level=True, validate_every=20, validate_on=12, calibrate_on=28,
+        losses=LossWeights(1.0, 0.0, 1.0), flip=False, context=4, rank=4,
+    )  # fmt: skip
+    result = genziqa.genziqa.train_genziqa(
+        request, backbone, lambda what, done, total, figures: losses.append(figures["loss"])
+    )
+    assert sum(losses[-10:]) < 0.6 * sum(losses[:10])
+    assert result.validation["srcc"] > 0.7
+    head = load_genziqa(request.out)
+    assert head.meta.validation["srcc"] == pytest.approx(result.validation["srcc"])
+    assert "srcc_two_levels_with_published" in head.meta.validation
+    scorer = GenzIQA(backbone, head)
+    assert scorer.spec.calibrated
+    images = rated.images[::4]
+    batch = scorer.score([load_image(image.path) for image in images])
+    apart = [abs(score.value - image.mos) for score, image in zip(batch, images, strict=True)]
+    assert sum(apart) / len(apart) < 20.0
+
+
+def test_sets_keep_their_own_scales(genziqa, backbone, request_for, rated):
+    """The second set is rated the other way round: gain and offset are its own."""
+    turned = RatedSet("turned", tuple(replace(image, mos=10.0 - image.mos / 10.0) for image in rated.images))
+    request = request_for(data=(rated, turned), steps=2)
+    genziqa.genziqa.train_genziqa(request, backbone)
+    run = genziqa.genziqa._Run(request, backbone, None, genziqa.genziqa_world.Alone())
+    run.begin()
+    first, second = run.readouts
+    assert first.gain * second.gain < 0
+    assert abs(first.gain) > 5 * abs(second.gain)
+    places = {genziqa.genziqa_data.draw(run.parts, request, step)[0] for step in range(20)}
+    assert places == {0, 1}
+
+
+def test_the_published_readout_is_left_alone(genziqa, backbone, request_for):
+    from latent_critic.core.methods.genziqa_settings import GenzSettings
+
+    settings = GenzSettings(timesteps=(33,), side=64, offset=48.3)
+    head = genziqa.genziqa.train_genziqa(request_for(readout=False, settings=settings, steps=2), backbone).head
+    assert (head.settings.gain, head.settings.offset) == (1.0, 48.3)
+
+
+def test_two_processes_step_like_one(genziqa, backbone, request_for):
+    """Each takes every second picture; the mean of their gradients is the whole batch's for squared error."""
+    runs = [genziqa.genziqa._Run(request_for("one"), backbone, None, genziqa.genziqa_world.Alone())]
+    for rank in (0, 1):
+        world = genziqa.genziqa_world.Alone()
+        world.rank, world.size = rank, 2
+        runs.append(genziqa.genziqa._Run(request_for("two"), backbone, None, world))
+    gradients = []
+    for run in runs:
+        run.begin()
+        run._apply = lambda parameters: gradients.append([parameter.grad.clone() for parameter in parameters])
+        run.one_step()
+    for whole, first, second in zip(*gradients, strict=True):
+        assert float(((first + second) / 2 - whole).norm()) <= 1e-3 * float(whole.norm())
+
+
+def test_a_step_with_an_infinite_gradient_is_skipped(genziqa, backbone, request_for, caplog):
+    run = genziqa.genziqa._Run(request_for(), backbone, None, genziqa.genziqa_world.Alone())
+    run.begin()
+    before = [value.clone() for value in run.adaptation.parameters()]
+    parameters = list(run.adaptation.parameters())
+    for parameter in parameters:
+        parameter.grad = torch.full_like(parameter, math.inf)
+    run._apply(parameters)
+    assert "not finite" in caplog.text
+    assert all(torch.equal(a, b) for a, b in zip(before, run.adaptation.parameters(), strict=True))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"data": ()}, {"steps": 0}, {"batch": 1}, {"rate": -1.0}, {"precision": "fp8"}, {"levels": (1000,)},
+        {"limit": 1}, {"validate_levels": ()},
+    ],
+    ids=repr,
+)  # fmt: skip
+def test_bad_requests(request_for, changes):
+    with pytest.raises(BadInput, match="Expected"):
+        request_for(**changes)
+
+
+def test_nothing_to_train_and_too_few_pictures(genziqa, backbone, request_for, rated):
+    with pytest.raises(BadInput, match="context or a LoRA"):
+        genziqa.genziqa.train_genziqa(request_for(context=0, rank=0), backbone)
+    few = RatedSet("few", rated.images[:2])
+    with pytest.raises(BadInput, match="Expected"):
+        genziqa.genziqa.train_genziqa(request_for(data=(few,)), backbone)
+    alike = RatedSet("alike", tuple(replace(image, mos=50.0) for image in rated.images))
+    with pytest.raises(BadInput, match="different ratings"):
+        genziqa.genziqa.train_genziqa(request_for(data=(alike,)), backbone)
+
+
+def test_the_command_trains_and_goes_on(backbone, rated, tmp_path, capsys):
+    from latent_critic.core.cli import train_genziqa
+    from latent_critic.core.cli.main import build_parser
+    from latent_critic.core.methods.genziqa_file import load_genziqa
+
+    table = tmp_path / "rated.csv"
+    table.write_text("".join(f"{image.path},{image.mos / 20:.3f},{image.group}\n" for image in rated.images))
+    out = tmp_path / "head.safetensors"
+    arguments = [
+        "train", "genziqa", "--data", f"csv={table}:0:5", "--model", str(backbone.folder), "--out", str(out),
+        "--run", str(tmp_path / "run"), "--context", "2", "--rank", "1", "--timesteps", "33", "--side", "64",
+        "--steps", "2", "--batch", "4", "--validate-on", "6", "--plcc-weight", "1", "--one-level",
+        "--calibrated-on", "contrasts", "--share", "0.3",
+    ]  # fmt: skip
+    parsed = build_parser().parse_args([*arguments, "--minutes", "0"])
+    assert parsed.run(parsed) == 0
+    assert not out.exists()
+    assert "goes on" in capsys.readouterr().err
+    parsed = build_parser().parse_args(arguments)
+    assert parsed.run(parsed) == 0
+    head = load_genziqa(out)
+    assert head.meta.calibrated_on == "contrasts"
+    assert (head.lora.rank, head.settings.timesteps) == (1, (33,))
+    assert head.meta.settings["training"]["losses"] == {"mse": 1.0, "rank": 0.0, "plcc": 1.0}
+    with pytest.raises(BadInput, match="LOADER=PATH"):
+        train_genziqa.rated("nothing")
