@@ -99,7 +99,7 @@ class Hyperfeatures:
     @property
     def psi_identity(self) -> str | None:
         """What psi is, where it takes part. That of the model itself is told by the model's own fingerprint."""
-        psi = self._psi
+        psi = self.psi
         if psi is None or not self._guided or self.options.guidance.zeta2 == 0.0:
             return None
         return psi.name if psi.through_denoiser else psi.identity
