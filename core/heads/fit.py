@@ -166,7 +166,7 @@ def hold_out(x: Tensor, y: Tensor, groups: Sequence[Hashable], path: Path, folds
     What predicts a fold is chosen without it: by the errors on each other fold g of regressors that had seen neither.
     One regressor per pair of folds serves both of its folds.
     """
-    x = _rotated(x)
+    x = rotated(x)
     fold = folds_by_group(groups, folds, seed)
     number = torch.tensor(fold)
     names = number.unique().tolist()
@@ -190,7 +190,7 @@ def hold_out(x: Tensor, y: Tensor, groups: Sequence[Hashable], path: Path, folds
     return HeldOut(values, doubts, tuple(fold), int(torch.as_tensor(total).argmin()))
 
 
-def _rotated(x: Tensor) -> Tensor:
+def rotated(x: Tensor) -> Tensor:
     """Rows in coordinates of the space that they span: as far apart as before, and no longer than they are many."""
     if x.shape[1] <= x.shape[0]:
         return x
