@@ -44,11 +44,13 @@ def test_newton_finds_the_minimum_that_scipy_finds(rows):
     assert np.allclose(head.weights.numpy(), found.x, atol=1e-5)
 
 
-def test_a_prior_alone_decides_only_where_pairs_say_nothing(rows):
-    x, _, pairs = rows
-    against = Prior(torch.arange(40), -fit_rank(x, pairs, 1e-3)(x)[0], 0.1)
-    values = fit_rank(x, pairs, 1e-3, against)(x)[0]
-    assert float((values[pairs.better] > values[pairs.worse]).double().mean()) > 0.8
+def test_a_weak_prior_does_not_overrule_pairs(rows):
+    x, truth, _ = rows
+    order = (x @ truth).argsort(descending=True)
+    pairs = Pairs(order[:-10], order[10:], torch.ones(30))
+    beliefs = -(x @ truth) / (x @ truth).std()
+    values = fit_rank(x, pairs, 1e-3, Prior(torch.arange(40), beliefs, 0.1))(x)[0]
+    assert float((values[pairs.better] > values[pairs.worse]).double().mean()) > 0.9
 
 
 def test_no_pairs_are_refused(rows):
