@@ -74,10 +74,10 @@ def compare(
     values = values[np.isfinite(values)]
     low, high = interval(values)
     ra, rb, rab = spearman(a, y), spearman(b, y), spearman(a, b)
-    return Comparison(ra - rb, low, high, _two_sided(values), williams(ra, rb, rab, len(y)), len(y))
+    return Comparison(ra - rb, low, high, two_sided(values), williams(ra, rb, rab, len(y)), len(y))
 
 
-def _two_sided(values: np.ndarray) -> float:
+def two_sided(values: np.ndarray) -> float:
     """How often the difference lies on either side of 0, twice the rarer; never 0, since samples are finite."""
     below, above = int((values <= 0).sum()), int((values >= 0).sum())
     return min(1.0, 2.0 * (min(below, above) + 1) / (len(values) + 1))

@@ -59,7 +59,13 @@ def add_scorer(parser: argparse.ArgumentParser) -> None:
 
 
 def add_weights(parser: argparse.ArgumentParser) -> None:
-    """``--weights FILE``: a judge of one's own."""
+    """``--weights FILE``: a judge of one's own; ``--policy``: how many views it looks at."""
+    parser.add_argument(
+        "--policy",
+        choices=("full", "fast"),
+        default="full",
+        help="the judge's views: fast looks at fewer parts of each picture (its card has the loss; default: full)",
+    )
     parser.add_argument(
         "--weights", metavar="FILE", help="a judge from latent-critic train judge (default: the built-in one)"
     )

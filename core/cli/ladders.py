@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..data.similarity import VISIBLE
 from ..errors import MissingDependency
 from ..files import whole_file
 
@@ -16,9 +17,6 @@ if TYPE_CHECKING:
 #: Colour photographs inside scikit-image's wheel, so nothing is downloaded. By its documentation: astronaut (NASA) and
 #: rocket (SpaceX) are in the public domain, chelsea and coffee are CC0 by their photographers.
 PICTURES = ("astronaut", "chelsea", "coffee", "rocket")
-
-#: The least fall of structural similarity for which a step of damage counts as seen.
-VISIBLE = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +63,7 @@ def _one_picture(folder: Path, name: str, kinds: Sequence[str], seed: int) -> It
 def count_falls(steps: Iterable[Step], scores: Iterable[float | None]) -> tuple[int, int]:
     """How many visible steps of damage lowered the score, and how many visible steps there are.
 
-    A step goes from one severity to the next; it is visible when SSIM falls by :data:`VISIBLE` or more.
+    A step goes from one severity to the next; it is visible when SSIM falls by ``VISIBLE`` or more.
     """
     table = {
         (step.picture, step.distortion, step.severity): (step.similarity, score)
@@ -91,8 +89,9 @@ def _sample(name: str) -> Tensor:
 
 
 def _similarity(original: Tensor, damaged: Tensor) -> float:
-    compare = _skimage("metrics").structural_similarity
-    return float(compare(original.numpy(), damaged.numpy(), channel_axis=0, data_range=1.0))
+    from ..data.similarity import ssim
+
+    return ssim(original, damaged)
 
 
 def _skimage(module: str) -> Any:

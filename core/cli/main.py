@@ -50,6 +50,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code (argparse itself leaves with 2 on wrong usage)."""
     arguments = build_parser().parse_args(argv)
+    arguments.given = list(sys.argv[1:] if argv is None else argv)  # for a command that runs once more elsewhere
     try:
         return int(arguments.run(arguments))
     except LatentCriticError as error:
@@ -73,3 +74,7 @@ class _Version(argparse.Action):
 
         say(f"{parser.prog} {version('latent-critic')}")
         parser.exit()
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

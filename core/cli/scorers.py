@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from ..methods.contract import Scorer
 
 
-def load_scorer(name: str, device: str = "auto", weights: str | Path | None = None) -> Scorer:
-    """A scorer on a device; ``weights`` is a judge's file, the shipped one when ``None``.
+def load_scorer(name: str, device: str = "auto", weights: str | Path | None = None, policy: str = "full") -> Scorer:
+    """A scorer on a device; ``weights`` is a judge's file, the shipped one when ``None``; ``policy`` its views.
 
     Raises:
         BadInput: unknown, not yet built, needs a loaded diffusion model, or no such device.
@@ -34,7 +34,7 @@ def load_scorer(name: str, device: str = "auto", weights: str | Path | None = No
     place = _device(device)
     from ..methods.judge import SHIPPED, Judge
 
-    return Judge.load(place, SHIPPED if weights is None else weights)
+    return Judge.load(place, SHIPPED if weights is None else weights, policy=policy)
 
 
 def _device(name: str) -> str:

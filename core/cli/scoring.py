@@ -35,6 +35,7 @@ class ScoreRequest:
         weights: A judge's file, or ``None`` for the shipped one.
         resume: The journal, or ``None`` for none.
         leave_out: Files, and folders with all that is in them, that are not scored: what this command itself writes.
+        policy: How many views the judge looks at, ``full`` or ``fast``.
     """
 
     inputs: tuple[str, ...]
@@ -45,6 +46,7 @@ class ScoreRequest:
     resume: str | None = None
     leave_out: tuple[Path, ...] = ()
     weights: str | None = None
+    policy: str = "full"
 
     def __post_init__(self) -> None:
         if self.batch < 1:
@@ -62,6 +64,7 @@ class ScoreRequest:
             resume=arguments.resume,
             leave_out=leave_out,
             weights=arguments.weights,
+            policy=arguments.policy,
         )
 
 
@@ -77,7 +80,7 @@ def score_files(request: ScoreRequest) -> ScoreBatch:
     paths += locked
     if request.leave_out:
         paths = _outside(paths, request.leave_out)
-    scorer = load_scorer(request.scorer, request.device, request.weights)
+    scorer = load_scorer(request.scorer, request.device, request.weights, request.policy)
     with ExitStack() as stack:
         stamps = [FileStamp.of(path) for path in paths]
         journal = stack.enter_context(Journal(request.resume, scorer.spec)) if request.resume else None

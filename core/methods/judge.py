@@ -19,6 +19,7 @@ from ..images import as_list, reason_unscorable
 from ..memory import is_out_of_memory
 from ..nets.judge import JudgeNetwork, describe
 from ..nets.judge_file import JudgeFacts, digest, read
+from ..nets.view_policy import most_crops, size_policy
 from ..nets.views import crops, global_view
 from ..records import Score, ScoreBatch, ScoreSpec
 from .judge_map import judge_map
@@ -51,6 +52,7 @@ class Judge:
         facts: What its file says.
         weights: Digest of the file, recorded in the spec.
         device: Where views go; the module's own device when ``None``.
+        policy: ``full``, or ``fast`` for fewer crops of each picture; see ``core/nets/view_policy.py``.
         views: How many 256-px views one forward holds at most, by the device when ``None``; halved on running out of
             memory.
     """
@@ -62,9 +64,11 @@ class Judge:
         weights: str = "",
         *,
         device: torch.device | str | None = None,
+        policy: str = "full",
         views: int | None = None,
     ) -> None:
         self.network, self.facts, self.device = network, facts, device
+        self._most = most_crops(policy)
         on_cpu = torch.device(device or network.backbone.stem.conv.weight.device).type == "cpu"
         self.views = max(1, views) if views is not None else _VIEWS_ON_CPU if on_cpu else _VIEWS_ON_GPU
         self._spec = ScoreSpec(
@@ -73,9 +77,10 @@ class Judge:
             calibrated_on=facts.calibrated_on,
             centre=facts.centre,
             spread=facts.spread,
-            size_policy=facts.size_policy,
+            size_policy=facts.size_policy if policy == "full" else size_policy(self._most),
             blind_to=BLIND_TO,
-            settings={"weights": weights, "format": facts.format},
+            # Named only where it is not the default, so that scores of earlier versions still compare.
+            settings={"weights": weights, "format": facts.format} | ({} if policy == "full" else {"policy": policy}),
         )
 
     @classmethod
@@ -86,6 +91,7 @@ class Judge:
         *,
         dtype: torch.dtype = torch.float32,
         ops: Any = nn,
+        policy: str = "full",
     ) -> Judge:
         """The shipped judge, or one of your own training.
 
@@ -94,13 +100,15 @@ class Judge:
             path: A file written by ``latent-critic train judge``.
             dtype: Of the convolutions; the head stays in fp32.
             ops: Layers of a host that casts weights by itself, in place of ``torch.nn``.
+            policy: ``full``, or ``fast`` for fewer views: quicker, a little less agreement.
 
         Raises:
             UnreadableFile: no judge at ``path``.
+            BadInput: no such policy.
         """
         network, facts = read(path, ops)
         network.backbone.to(dtype=dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        return cls(network.to(device), facts, digest(path))
+        return cls(network.to(device), facts, digest(path), policy=policy)
 
     @property
     def spec(self) -> ScoreSpec:
@@ -136,7 +144,7 @@ class Judge:
         """Pictures whose views fill one forward, in order."""
         group: list[_Views] = []
         for place, image in images:
-            group.append(_Views(place, crops(image), global_view(image)))
+            group.append(_Views(place, crops(image, self._most), global_view(image)))
             if sum(len(views.crops) + 1 for views in group) >= self.views:
                 yield group
                 group = []

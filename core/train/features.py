@@ -17,7 +17,8 @@ from ..files import whole_file
 from ..images import load_image
 from ..nets.efficientnet_lite import EfficientNetLite0
 from ..nets.judge import describe, statistics
-from ..nets.views import SIZE_POLICY, crops, global_view
+from ..nets.view_policy import size_policy
+from ..nets.views import MOST_CROPS, crops, global_view
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +41,9 @@ class Features:
         return torch.cat([describe(views[None].float(), whole[None].float()) for views, whole in parts])
 
 
-def picture_features(network: EfficientNetLite0, image: Tensor) -> tuple[Tensor, Tensor]:
-    """One picture [3, H, W] → statistics of its crops [K, D] and of its global view [D]."""
-    views, whole = crops(image), global_view(image)
+def picture_features(network: EfficientNetLite0, image: Tensor, most: int = MOST_CROPS) -> tuple[Tensor, Tensor]:
+    """One picture [3, H, W] → statistics of its crops [K, D], ``most`` at most, and of its global view [D]."""
+    views, whole = crops(image, most), global_view(image)
     if whole.shape[1:] == views.shape[1:]:
         found = statistics(network.features(torch.cat([views, whole]).contiguous(memory_format=torch.channels_last)))
         return found[:-1], found[-1]
@@ -57,11 +58,13 @@ class FeatureCache:
         folder: Where the shards lie; about 42 kB per 512×512 picture.
         tag: What identifies the network's weights: other weights never read these shards.
         shard: Pictures per file.
+        most: Native-scale crops of a picture at most.
     """
 
     folder: Path
     tag: str
     shard: int = 100
+    most: int = MOST_CROPS
 
     def extract(
         self, network: EfficientNetLite0, paths: Sequence[Path], watch: Callable[[int, int], None] | None = None
@@ -88,7 +91,7 @@ class FeatureCache:
     def _write(self, network: EfficientNetLite0, shard: Sequence[Path], tick: Callable[[int], None]) -> None:
         found = []
         for place, path in enumerate(shard):
-            found.append(picture_features(network, load_image(path)))
+            found.append(picture_features(network, load_image(path), self.most))
             tick(place + 1)
         with whole_file(self._path(shard)) as temporary:
             save_file(
@@ -109,7 +112,7 @@ class FeatureCache:
         return (paths[start : start + self.shard] for start in range(0, len(paths), self.shard))
 
     def _path(self, shard: Sequence[Path]) -> Path:
-        key = json.dumps([self.tag, SIZE_POLICY, *(_content(path) for path in shard)])
+        key = json.dumps([self.tag, size_policy(self.most), *(_content(path) for path in shard)])
         return self.folder / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.safetensors"
 
 

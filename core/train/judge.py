@@ -24,7 +24,7 @@ from ..nets.efficientnet_lite import EfficientNetLite0, load_imagenet
 from ..nets.judge import JudgeHead, JudgeNetwork
 from ..nets.judge_file import JudgeFacts, digest, read, save
 from .content import content_groups, united
-from .features import FeatureCache
+from .features import FeatureCache, Features
 from .judge_head import HeadSettings, fit_head
 
 Watch = Callable[[str, int, int], None]
@@ -76,6 +76,27 @@ class JudgeRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class Material:
+    """What a head is fitted to: frozen features of every picture, ratings, and contents.
+
+    Attributes:
+        backbone: The feature network.
+        cache: Where the features are.
+        features: Of every crop and global view.
+        described: What the head reads, [n, 2 D].
+        mos: [n] ratings.
+        groups: [n] numbers; no content lies in two groups.
+    """
+
+    backbone: EfficientNetLite0
+    cache: FeatureCache
+    features: Features
+    described: Tensor
+    mos: Tensor
+    groups: list[int]
+
+
+@dataclass(frozen=True, slots=True)
 class JudgeResult:
     """What came out: the validation agreement and the facts in the file."""
 
@@ -95,23 +116,33 @@ def train_judge(request: JudgeRequest, watch: Watch | None = None) -> JudgeResul
         UnreadableFile: a picture or the backbone cannot be read.
         MissingDependency: scikit-learn is not installed.
     """
-    backbone, tag = _backbone(request.backbone)
-    paths = [image.path for image in request.data.images]
-    cache = FeatureCache(request.cache, tag, request.shard)
-    cache.extract(backbone, paths, _named(watch, "features"))
-    features = cache.load(paths)
-    mos = torch.tensor([image.mos for image in request.data.images])
-    described = features.descriptions()
-    clusters = content_groups(features.whole, request.per_group, request.seed)
-    groups = united(clusters, [image.group for image in request.data.images], request.share)
-    validation = _validate(request, described, mos, groups, watch)
-    head = fit_head(described, mos, request.settings, _named(watch, "head"))
-    facts = _facts(request, head, described, validation)
+    found = gather(request, watch)
+    validation = _validate(request, found, watch)
+    head = fit_head(found.described, found.mos, request.settings, named(watch, "head"))
+    facts = _facts(request, head, found.described, validation)
     network = JudgeNetwork(head.width)
-    network.backbone, network.head = backbone, head
+    network.backbone, network.head = found.backbone, head
     save(request.out, network, facts)
     _log.info("Wrote %s: validation SRCC %.3f on %d pictures.", request.out, validation.srcc, validation.n)
     return JudgeResult(validation, facts)
+
+
+def gather(request: JudgeRequest, watch: Watch | None = None) -> Material:
+    """Extract what the cache lacks, and find the contents.
+
+    Raises:
+        UnreadableFile: a picture or the backbone cannot be read.
+        MissingDependency: scikit-learn is not installed.
+    """
+    backbone, tag = _backbone(request.backbone)
+    paths = [image.path for image in request.data.images]
+    cache = FeatureCache(request.cache, tag, request.shard)
+    cache.extract(backbone, paths, named(watch, "features"))
+    features = cache.load(paths)
+    mos = torch.tensor([image.mos for image in request.data.images])
+    clusters = content_groups(features.whole, request.per_group, request.seed)
+    groups = united(clusters, [image.group for image in request.data.images], request.share)
+    return Material(backbone, cache, features, features.descriptions(), mos, groups)
 
 
 def _backbone(path: Path | None) -> tuple[EfficientNetLite0, str]:
@@ -121,13 +152,17 @@ def _backbone(path: Path | None) -> tuple[EfficientNetLite0, str]:
     return network.half().float().to(memory_format=torch.channels_last), digest(source)  # type: ignore[call-overload]
 
 
-def _validate(
-    request: JudgeRequest, described: Tensor, mos: Tensor, groups: list[int], watch: Watch | None
-) -> Agreement:
-    kept, held = split_by_group(groups, request.share, request.seed)
-    head = fit_head(described[kept], mos[kept], request.settings, _named(watch, "validation"))
+def validation_head(request: JudgeRequest, found: Material, watch: Watch | None = None) -> tuple[JudgeHead, list[int]]:
+    """A head that was fitted without the validation part, and the places of that part."""
+    kept, held = split_by_group(found.groups, request.share, request.seed)
+    head = fit_head(found.described[kept], found.mos[kept], request.settings, named(watch, "validation"))
+    return head, held
+
+
+def _validate(request: JudgeRequest, found: Material, watch: Watch | None) -> Agreement:
+    head, held = validation_head(request, found, watch)
     with torch.inference_mode():
-        return agreement(head(described[held]).tolist(), mos[held].tolist())
+        return agreement(head(found.described[held]).tolist(), found.mos[held].tolist())
 
 
 def _facts(request: JudgeRequest, head: JudgeHead, described: Tensor, validation: Agreement) -> JudgeFacts:
@@ -145,5 +180,6 @@ def _facts(request: JudgeRequest, head: JudgeHead, described: Tensor, validation
     )
 
 
-def _named(watch: Watch | None, what: str) -> Callable[[int, int], None] | None:
+def named(watch: Watch | None, what: str) -> Callable[[int, int], None] | None:
+    """A watcher of steps, told as steps of ``what``."""
     return None if watch is None else lambda done, total: watch(what, done, total)

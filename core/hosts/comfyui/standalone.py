@@ -1,10 +1,13 @@
-"""A model of random weights and the shape of SD 1.5, as ComfyUI's own objects: to time, not to look at."""
+"""Models outside of a workflow, as ComfyUI's own objects: a checkpoint's file, or random weights to time."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
+
+from ...errors import UnreadableFile
 
 #: SD 1.5 with fewer and narrower blocks: a forward of 12 rows at 256 px takes seconds on two cores.
 _UNET = {
@@ -39,6 +42,28 @@ _VAE = {
     "attn_resolutions": [],
     "dropout": 0.0,
 }
+
+
+def load_checkpoint(path: Path) -> tuple[Any, Any, Any]:
+    """MODEL, CLIP and VAE of a checkpoint's file, as ComfyUI's Load Checkpoint gives them.
+
+    Raises:
+        UnreadableFile: missing, damaged, of no model that this ComfyUI knows, or without CLIP or VAE.
+    """
+    import comfy.sd
+    from safetensors import SafetensorError
+
+    remedy = "Name a whole checkpoint: model, CLIP and VAE in one file."
+    if not path.is_file():
+        raise UnreadableFile(f"a checkpoint at {path}", "no such file", remedy)
+    try:
+        found = comfy.sd.load_checkpoint_guess_config(str(path), output_vae=True, output_clip=True)[:3]
+    except (OSError, RuntimeError, ValueError, KeyError, SafetensorError) as error:
+        raise UnreadableFile(f"a checkpoint at {path.name}", f"{type(error).__name__}: {error}", remedy) from error
+    missing = [name for name, part in zip(("MODEL", "CLIP", "VAE"), found, strict=True) if part is None]
+    if missing:
+        raise UnreadableFile(f"a whole checkpoint at {path.name}", f"no {', '.join(missing)} in it", remedy)
+    return found
 
 
 def random_checkpoint() -> tuple[Any, Any, Any]:
