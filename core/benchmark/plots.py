@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..errors import MissingDependency
 from ..files import whole_file
-from .ladders import LadderRow
 from .logistic import fit_logistic
-from .runner import BenchmarkReport, BenchmarkRow
+
+if TYPE_CHECKING:
+    from .ladders import LadderRow
+    from .runner import BenchmarkReport, BenchmarkRow
 
 _MOST_DOTS = 5000
 
