@@ -17,6 +17,7 @@ COMMANDS = (
     "score",
     "rank",
     "reject",
+    "fit_head",
     "train",
     "benchmark",
     "halving",

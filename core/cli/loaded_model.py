@@ -1,0 +1,134 @@
+"""Arguments that name a diffusion model and the hyperfeatures to read from it, and what they make."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import BadInput
+from .inside_comfyui import is_inside
+
+if TYPE_CHECKING:
+    from ..backbone.contracts import Backbone
+    from ..methods.hyperfeature_options import HyperfeatureOptions
+    from ..methods.hyperfeatures import Hyperfeatures
+
+_EMBEDDED = "embedded"
+
+
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """Which model, and who runs it."""
+    group = parser.add_argument_group("model")
+    group.add_argument(
+        "--model",
+        default=_EMBEDDED,
+        metavar="NAME",
+        help="embedded (default), or a folder in diffusers' layout; run by diffusers unless --comfyui is given",
+    )
+    group.add_argument("--comfyui", type=Path, metavar="DIR", help="run by the ComfyUI in this folder")
+    group.add_argument("--checkpoint", type=Path, metavar="FILE", help="with --comfyui: a checkpoint file")
+    group.add_argument("--device", default="auto", help="cpu, cuda … (default: a GPU when there is one)")
+
+
+def add_features(parser: argparse.ArgumentParser) -> None:
+    """What is read from it; every default is the library's own."""
+    group = parser.add_argument_group("hyperfeatures")
+    group.add_argument("--single-level", action="store_true", help="read each level by itself; nothing is guided")
+    group.add_argument("--timesteps", nargs="+", type=int, metavar="T", help="falling DDPM timesteps of the levels")
+    group.add_argument("--zeta1", type=float, help="strength of the measurement term; 0 leaves it out")
+    group.add_argument("--zeta2", type=float, help="strength of the perceptual term; 0 leaves it out")
+    group.add_argument("--psi", metavar="NAME", help="judge, ldm, latent, lpips or dists")
+    group.add_argument("--start", choices=("noise", "inversion"), help="where the path starts")
+    group.add_argument("--taps", nargs="+", metavar="TAP", help="feature taps (default: all up blocks)")
+    group.add_argument("--reducers", nargs="+", metavar="NAME", help="mean, std, logstd, gmean3, top10 …")
+    group.add_argument("--views", nargs="+", choices=("crops", "whole"), help="what is looked at (default: both)")
+    group.add_argument("--most-crops", type=int, metavar="N", help="native-scale crops of a picture at most")
+    group.add_argument("--side", type=int, metavar="PX", help="side of the crops (default: the model's own size)")
+    group.add_argument("--position", action="store_true", help="take a grey picture's pattern away")
+    group.add_argument("--noise-seed", type=int, metavar="N", help="of the path's noise")
+
+
+def feature_options(arguments: argparse.Namespace) -> HyperfeatureOptions:
+    """The hyperfeatures' settings.
+
+    Raises:
+        BadInput: settings that make no sense.
+    """
+    from ..guidance.options import GuidanceOptions
+    from ..methods.hyperfeature_options import HyperfeatureOptions
+
+    guidance = {
+        "timesteps": None if arguments.timesteps is None else tuple(arguments.timesteps),
+        "zeta1": arguments.zeta1,
+        "zeta2": arguments.zeta2,
+        "start": arguments.start,
+        "seed": arguments.noise_seed,
+    }
+    rest: dict[str, Any] = {name: getattr(arguments, name) for name in ("psi", "most_crops", "side")}
+    rest |= {
+        name: None if getattr(arguments, name) is None else tuple(getattr(arguments, name))
+        for name in ("taps", "reducers", "views")
+    }
+    kind = "single_level" if arguments.single_level else "guided_path"
+    return HyperfeatureOptions(
+        kind=kind,
+        guidance=GuidanceOptions(**_given(guidance)),
+        position=arguments.position,
+        **_given(rest),
+    )
+
+
+def _given(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def load_backbone(arguments: argparse.Namespace) -> Backbone:
+    """The model; inside ComfyUI when ``--comfyui`` brought us there.
+
+    Raises:
+        BadInput: a checkpoint without ComfyUI.
+        UnreadableFile: no model at that place.
+        MissingDependency: diffusers is not installed.
+    """
+    if is_inside():
+        return _comfy_backbone(arguments)
+    if arguments.checkpoint is not None:
+        raise BadInput("a ComfyUI folder with --checkpoint", "none", "Name it with --comfyui.")
+    from .scorers import _device
+
+    device = _device(arguments.device)
+    try:
+        from ..hosts.diffusers.backbone import DiffusersBackbone
+        from ..hosts.diffusers.loading import load_pipeline
+    except ImportError as error:
+        from ..errors import MissingDependency
+
+        remedy = "pip install 'latent-critic[diffusers]', or name a ComfyUI folder with --comfyui."
+        raise MissingDependency("diffusers to run a model", str(error), remedy) from error
+    return DiffusersBackbone(load_pipeline(arguments.model, device))
+
+
+def _comfy_backbone(arguments: argparse.Namespace) -> Backbone:
+    from ..hosts.comfyui.backbone import ComfyBackbone
+
+    if arguments.checkpoint is not None:
+        from ..hosts.comfyui.standalone import load_checkpoint
+
+        return ComfyBackbone(*load_checkpoint(arguments.checkpoint))
+    from ..hosts.comfyui import embedded
+    from ..nets.critic_ldm import SHIPPED
+
+    folder = SHIPPED if arguments.model == _EMBEDDED else Path(arguments.model)
+    return ComfyBackbone(embedded.load_model(folder), embedded.load_clip(folder), embedded.load_vae(folder))
+
+
+def load_features(arguments: argparse.Namespace) -> Hyperfeatures:
+    """The model's hyperfeatures with these settings."""
+    from ..methods.hyperfeatures import Hyperfeatures
+    from ..methods.psis import make_psi
+
+    options = feature_options(arguments)
+    backbone = load_backbone(arguments)
+    wanted = options.kind == "guided_path" and options.guidance.zeta2 > 0.0
+    return Hyperfeatures(backbone, options, make_psi(options.psi, backbone) if wanted else None)
