@@ -6,6 +6,7 @@ from .blend_scorers import BlendScorers
 from .contact_sheet import ContactSheet
 from .fit_probe_head import FitProbeHead
 from .gate import Gate
+from .heat_map import QualityHeatMap
 from .keep_best_of_session import KeepBestOfSession
 from .load_embedded import LoadEmbeddedModel
 from .load_folder import LoadImagesFromFolder
@@ -51,6 +52,7 @@ class LatentCriticExtension(ComfyExtension):
             ProbeModel,
             ScoreFromProbe,
             FitProbeHead,
+            QualityHeatMap,
             LoadEmbeddedModel,
         ]
 

@@ -14,7 +14,10 @@ from ..core.nets.judge_file import digest, read
 from ..core.nets.views import SIDE
 
 if TYPE_CHECKING:
-    from ..core.methods.contract import Images, Scorer, Watch
+    from torch import Tensor
+
+    from ..core.heatmap import HeatMap
+    from ..core.methods.contract import Images, Watch
     from ..core.records import ScoreBatch, ScoreSpec
 
 #: The choice that means the weights of this pack.
@@ -41,8 +44,15 @@ class PlacedJudge:
         self._placed.load(memory_required=ACTIVATIONS * pixels * 4)
         return self._judge.score(images, prompts, watch=watch)
 
+    def heat_map(self, image: Tensor, *, watch: Watch | None = None) -> HeatMap:
+        """What each place of one image adds to its score."""
+        self._placed.load(
+            memory_required=2 * ACTIVATIONS * 3 * SIDE * SIDE * 4
+        )  # one view at a time, up to 512 px long
+        return self._judge.heat_map(image, watch=watch)
 
-def builtin_judge() -> Scorer:
+
+def builtin_judge() -> PlacedJudge:
     """A judge with the shipped weights."""
     return PlacedJudge()
 
