@@ -21,6 +21,8 @@ from .maps import check_pair, check_pixels, mean_over_places
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from .contract import Space
+
 _C = 1e-6
 
 
@@ -32,7 +34,9 @@ class DistsPsi:
         weights: Digest of its weights.
     """
 
-    name, space, through_denoiser = "dists", "pixels", False
+    name = "dists"
+    space: Space = "pixels"
+    through_denoiser = False
 
     def __init__(self, network: nn.Module, weights: str) -> None:
         self._network = network

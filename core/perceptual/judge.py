@@ -16,6 +16,7 @@ from .maps import check_pixels, unit, unit_distance
 
 if TYPE_CHECKING:
     from ..nets.efficientnet_lite import EfficientNetLite0
+    from .contract import Space
 
 SHIPPED = Path(__file__).parents[1] / "assets" / "judge" / "judge.safetensors"
 LEAST_SIDE = 16
@@ -59,7 +60,9 @@ class JudgePsi:
         layers: Which maps the network gives, for the identity.
     """
 
-    name, space, through_denoiser = "judge", "pixels", False
+    name = "judge"
+    space: Space = "pixels"
+    through_denoiser = False
 
     def __init__(self, network: nn.Module, weights: str, layers: tuple[int, ...] = LAYERS) -> None:
         self._network = network

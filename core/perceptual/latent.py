@@ -15,6 +15,8 @@ from .maps import check_latents, check_pair, mean_over_places
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from .contract import Space
+
 SCALES = 3
 _LEAST_SIDE = 4
 _WINDOW = 3
@@ -29,7 +31,9 @@ class LatentPsi:
         scales: How many; each halves the one before, as long as four cells a side are left.
     """
 
-    name, space, through_denoiser = "latent", "latent", False
+    name = "latent"
+    space: Space = "latent"
+    through_denoiser = False
     networks: tuple[nn.Module, ...] = ()
 
     def __init__(self, scales: int = SCALES) -> None:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from ..backbone.contracts import Backbone, Conditioning, Tap
+    from .contract import Space
 
 #: t of the noise that a latent gets before it is read.
 TIMESTEP = 20
@@ -43,7 +44,9 @@ class LdmPsi:
         BadInput: unknown taps, or more conditions than one.
     """
 
-    name, space, through_denoiser = "ldm", "latent", True
+    name = "ldm"
+    space: Space = "latent"
+    through_denoiser = True
     networks: tuple[nn.Module, ...] = ()
 
     def __init__(

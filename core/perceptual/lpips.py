@@ -19,6 +19,8 @@ from .maps import check_pair, check_pixels, mean_over_places, unit
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from .contract import Space
+
 #: LPIPS standardises pixels in [-1, 1] by these.
 _SHIFT, _SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
 
@@ -32,7 +34,9 @@ class LpipsPsi:
         backbone: Which network it is.
     """
 
-    name, space, through_denoiser = "lpips", "pixels", False
+    name = "lpips"
+    space: Space = "pixels"
+    through_denoiser = False
 
     def __init__(self, network: nn.Module, weights: str, backbone: Name = "vgg16") -> None:
         self._network, self._least = network, LEAST_SIDE[backbone]
