@@ -1,0 +1,304 @@
+"""Many seeds in one sampler call, with a look at the predicted clean latents on the way.
+
+What a finished row holds is what KSampler makes of that seed alone: to the bit where as many rows go through the
+denoiser at once as there, else to within 1e-3 of the latent's standard deviation in fp32 (other batch size, other
+kernels).
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import comfy.model_management
+import comfy.sample
+import comfy.sampler_helpers
+import comfy.samplers
+import comfy.utils
+import torch
+
+from ...errors import BadInput
+from .coupling import why_alone
+from .memory import MARGIN
+from .row_noise import noise_of_each_seed, starting_noise
+from .rows import LiveRows
+
+_RATIOS = ("downscale_ratio_spacial", "downscale_ratio_temporal")
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What is sampled.
+
+    Attributes:
+        guider: ComfyUI's GUIDER: a model with its conditions.
+        sampler: Its SAMPLER.
+        sigmas: Its SIGMAS.
+        latent: A LATENT of one row or more, each of which every seed is sampled on.
+        seeds: All different.
+        at_once: At most so many rows through the denoiser together; 0: as many as fit.
+        dtype: Of the finished latents; ``None`` leaves them as the sampler gives them.
+    """
+
+    guider: Any
+    sampler: Any
+    sigmas: torch.Tensor
+    latent: dict[str, Any]
+    seeds: tuple[int, ...]
+    at_once: int = 0
+    dtype: torch.dtype | None = None
+
+    @property
+    def steps(self) -> int:
+        """Steps of the schedule."""
+        return max(0, len(self.sigmas) - 1)
+
+    @property
+    def per_seed(self) -> int:
+        """Candidates per seed: rows of the latent."""
+        return len(self.latent["samples"])
+
+    @property
+    def why_alone(self) -> str:
+        """Why every seed is sampled by itself; empty when they are sampled together."""
+        return why_alone(self.guider, self.sampler, self.latent) if len(self.seeds) > 1 else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """A look at a running sampler.
+
+    Attributes:
+        step: Steps of the schedule that have begun, 1 and up.
+        sigma: Noise level of the latest question.
+        share: Product of the shares of the marks that fall on this moment.
+        clean: Rows → their predicted clean latents, in the VAE's space.
+    """
+
+    step: int
+    sigma: float
+    share: float
+    clean: Callable[[Sequence[int]], torch.Tensor]
+
+
+#: Looks at these live rows (0 to seeds × rows of the latent) and tells which go on.
+OnLook = Callable[[Moment, list[int]], Sequence[int]]
+#: After each step: the sampler's own arguments for ComfyUI's preview (step, x0, x, steps), and the live rows of x0.
+OnStep = Callable[[tuple[int, torch.Tensor, torch.Tensor, int], list[int]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Sampled:
+    """What came out.
+
+    Attributes:
+        latents: One LATENT of all rows; only those in ``live`` mean anything.
+        noise: What each row's sampling began with.
+        live: The rows that were finished.
+        asked, computed: Denoiser rows: of finishing everybody, and those that were computed.
+        called_back: Whether the sampler showed its intermediate states.
+        alone: Why every seed was sampled by itself; empty when they were sampled together.
+    """
+
+    latents: torch.Tensor
+    noise: torch.Tensor
+    live: tuple[int, ...]
+    asked: int
+    computed: int
+    called_back: bool
+    alone: str
+
+
+def ksampler_task(
+    model: Any,
+    positive: Any,
+    negative: Any,
+    latent: dict[str, Any],
+    seeds: Sequence[int],
+    *,
+    steps: int,
+    cfg: float,
+    sampler_name: str,
+    scheduler: str,
+    denoise: float,
+    at_once: int = 0,
+) -> Task:
+    """What KSampler does with the same widgets, as a task."""
+    guider = comfy.samplers.CFGGuider(model)
+    guider.set_conds(positive, negative)
+    guider.set_cfg(cfg)
+    schedule = comfy.samplers.KSampler(
+        model, steps, model.load_device, sampler_name, scheduler, denoise, model.model_options
+    )
+    sampler = comfy.samplers.sampler_object(sampler_name)
+    # KSampler, other than SamplerCustomAdvanced, hands on latents in ComfyUI's own type where there is one.
+    dtype = getattr(comfy.model_management, "intermediate_dtype", lambda: None)()
+    return Task(guider, sampler, schedule.sigmas, _ready(model, latent), tuple(seeds), at_once, dtype)
+
+
+def custom_task(
+    guider: Any, sampler: Any, sigmas: torch.Tensor, latent: dict[str, Any], seeds: Sequence[int], at_once: int = 0
+) -> Task:
+    """What SamplerCustomAdvanced does with the same inputs, as a task."""
+    return Task(guider, sampler, sigmas, _ready(guider.model_patcher, latent), tuple(seeds), at_once)
+
+
+def sample(task: Task, marks: Sequence[tuple[int, float]], on_look: OnLook, on_step: OnStep) -> Sampled:
+    """Sample every seed; at the marks drop the rows that ``on_look`` leaves out.
+
+    Args:
+        task: What is sampled.
+        marks: (after this many steps, share), rising; ``on_look`` gets the share.
+        on_look: Who goes on. What it raises ends the sampling. Where seeds are sampled alone it sees one at a time.
+        on_step: Shows progress.
+
+    Raises:
+        BadInput: no seeds, the same seed twice, or a latent without rows.
+    """
+    if not task.seeds or len(set(task.seeds)) != len(task.seeds):
+        raise BadInput("one seed or more, all different", str(list(task.seeds)), "Name each seed once.")
+    if task.per_seed < 1:
+        raise BadInput("a latent of one row or more", "an empty batch", "Check what is connected to latent_image.")
+    if not (alone := task.why_alone):
+        return _Run(task, marks, on_look, on_step).sampled("")
+    parts = []
+    for place, seed in enumerate(task.seeds):
+        shifted = _shifted(on_look, place * task.per_seed)
+        parts.append(_Run(replace(task, seeds=(seed,)), marks, shifted, on_step).sampled(alone))
+    return _joined(parts, task.per_seed)
+
+
+class _Run:
+    """One call of the sampler."""
+
+    def __init__(self, task: Task, marks: Sequence[tuple[int, float]], on_look: OnLook, on_step: OnStep) -> None:
+        self._task, self._marks, self._on_look, self._on_step = task, list(marks), on_look, on_step
+        self._rows = LiveRows(len(task.seeds) * task.per_seed, task.at_once or rows_at_once(task))
+        self._guider = _copy_of(task.guider, self._rows)
+        self._called_back = False
+
+    def sampled(self, alone: str) -> Sampled:
+        task, rows, seeds = self._task, self._rows, self._task.seeds
+        first, *_ = seeds
+        noise = starting_noise(task.latent, seeds)
+        start = task.latent["samples"]
+        with noise_of_each_seed(seeds, task.per_seed, lambda: rows.live):
+            found = self._guider.sample(
+                noise,
+                start.repeat(len(seeds), *[1] * (start.ndim - 1)) if len(seeds) > 1 else start,
+                task.sampler,
+                task.sigmas,
+                denoise_mask=_masks(task),
+                callback=self._callback,
+                disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
+                seed=first,
+            )
+        found = found.to(comfy.model_management.intermediate_device(), task.dtype or found.dtype)
+        return Sampled(found, noise, tuple(rows.live), rows.asked, rows.computed, self._called_back, alone)
+
+    def _callback(self, step: int, x0: torch.Tensor, x: torch.Tensor, steps: int) -> None:
+        self._called_back, rows = True, self._rows
+        self._on_step((step, x0, x, steps), list(rows.live))
+        if rows.sigma is None or not rows.live:
+            return
+        begun = steps_begun(self._task.sigmas, rows.sigma)
+        due = [share for mark, share in self._marks if mark <= begun]
+        if not due or begun >= self._task.steps:  # after the last question there is nothing left to save
+            return
+        self._marks = self._marks[len(due) :]
+        moment = Moment(begun, rows.sigma, math.prod(due), lambda where: self._clean(x0, where))
+        with torch.random.fork_rng([x0.device] if x0.device.type == "cuda" else []):
+            rows.live = sorted(self._with_model_as_it_was(lambda: self._on_look(moment, list(rows.live))))
+
+    def _clean(self, x0: torch.Tensor, where: Sequence[int]) -> torch.Tensor:
+        picked = self._guider.model_patcher.model.process_latent_out(x0[list(where)].to(torch.float32))
+        return picked.to(comfy.model_management.intermediate_device())
+
+    def _with_model_as_it_was(self, look: Callable[[], Sequence[int]]) -> Sequence[int]:
+        """A scorer may sample with the same weights, and a VAE may push them off the device: neither is felt here."""
+        guider, patcher = self._guider, self._guider.model_patcher
+        current = patcher.model.current_patcher
+        try:
+            going = look()
+        finally:
+            patcher.model.current_patcher = current
+        shape = [max(1, len(going)), *self._task.latent["samples"].shape[1:]]
+        comfy.sampler_helpers.prepare_sampling(patcher, shape, guider.conds, guider.model_options)
+        patcher.model.current_patcher = current
+        return going
+
+
+def _copy_of(guider: Any, rows: LiveRows) -> Any:
+    found = copy.copy(guider)
+    found.model_patcher = rows.hang_on(guider.model_patcher)
+    if guider.model_options is guider.model_patcher.model_options:
+        found.model_options = found.model_patcher.model_options
+    return found
+
+
+def steps_begun(sigmas: torch.Tensor, sigma: float) -> int:
+    """How many steps of a schedule have begun when the denoiser is asked at this noise level; at least 1."""
+    levels = sigmas[:-1].double().cpu()
+    if len(levels) > 1 and levels[-1] > levels[0]:  # towards noise
+        return max(1, int((levels <= sigma * (1 + 1e-4)).sum()))
+    # Samplers may begin a hair below the first level (flow models at 1).
+    return max(1, int((levels >= sigma * (1 - 1e-4)).sum()))
+
+
+def rows_at_once(task: Task) -> int:
+    """How many rows go through the denoiser together: what the device holds beside the weights, all if it can."""
+    patcher = task.guider.model_patcher
+    one = patcher.model.memory_required([2, *task.latent["samples"].shape[1:]]) * MARGIN
+    total = comfy.model_management.get_total_memory(patcher.load_device)
+    reserve = comfy.model_management.minimum_inference_memory()
+    fit = int((total - patcher.model_size() - reserve) // max(1.0, one))
+    return max(1, min(len(task.seeds) * task.per_seed, fit))
+
+
+def _masks(task: Task) -> torch.Tensor | None:
+    """The inpainting mask of every row: a shorter stack repeats over the latent's rows, as it does for one seed."""
+    mask = task.latent.get("noise_mask")
+    if mask is None or len(task.seeds) == 1:
+        return mask
+    flat = mask.reshape(-1, 1, *mask.shape[-2:])
+    each = comfy.utils.repeat_to_batch_size(flat, task.per_seed)
+    return each.repeat(len(task.seeds), 1, 1, 1)
+
+
+def _ready(model: Any, latent: dict[str, Any]) -> dict[str, Any]:
+    """A LATENT with as many channels as the model wants, as KSampler makes it.
+
+    Raises:
+        BadInput: a latent of several parts, such as video with sound.
+    """
+    if getattr(latent["samples"], "is_nested", False):
+        raise BadInput("a latent that one image is decoded from", "one of several parts", "Sample it with KSampler.")
+    ratios = {name: latent[name] for name in _RATIOS if name in latent}
+    plain = {name: value for name, value in latent.items() if name not in _RATIOS}
+    return {**plain, "samples": comfy.sample.fix_empty_latent_channels(model, latent["samples"], **ratios)}
+
+
+def _shifted(on_look: OnLook, by: int) -> OnLook:
+    """The same, for a part of the rows that begins at ``by``."""
+
+    def inner(moment: Moment, live: list[int]) -> Sequence[int]:
+        there = replace(moment, clean=lambda where: moment.clean([row - by for row in where]))
+        return [row - by for row in on_look(there, [row + by for row in live])]
+
+    return inner
+
+
+def _joined(parts: Sequence[Sampled], per_seed: int) -> Sampled:
+    live = tuple(row + place * per_seed for place, part in enumerate(parts) for row in part.live)
+    return Sampled(
+        torch.cat([part.latents for part in parts]),
+        torch.cat([part.noise for part in parts]),
+        live,
+        sum(part.asked for part in parts),
+        sum(part.computed for part in parts),
+        all(part.called_back for part in parts),
+        parts[0].alone,
+    )
