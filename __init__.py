@@ -5,7 +5,7 @@ import importlib.util
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .core.making import best_of, reroll
+    from .core.making import EarlyAbort, Halving, best_of, reroll
 
 WEB_DIRECTORY = "./web"
 __version__ = "0.1.0"
@@ -14,13 +14,13 @@ __version__ = "0.1.0"
 if __package__ and importlib.util.find_spec("comfy_api") is not None:
     from .nodes import comfy_entrypoint
 
-    __all__ = ["WEB_DIRECTORY", "__version__", "best_of", "comfy_entrypoint", "reroll"]
+    __all__ = ["WEB_DIRECTORY", "EarlyAbort", "Halving", "__version__", "best_of", "comfy_entrypoint", "reroll"]
 else:
-    __all__ = ["WEB_DIRECTORY", "__version__", "best_of", "reroll"]
+    __all__ = ["WEB_DIRECTORY", "EarlyAbort", "Halving", "__version__", "best_of", "reroll"]
 
 
 def __getattr__(name: str) -> Any:
     """What a script may use; imported on first use, because it brings torch."""
-    if __package__ and name in ("best_of", "reroll"):
+    if __package__ and name in ("EarlyAbort", "Halving", "best_of", "reroll"):
         return getattr(importlib.import_module(".core.making", __package__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -2,21 +2,32 @@
 
 import latent_critic
 found = latent_critic.reroll(lambda seed: pipe(prompt, generator=torch.manual_seed(seed)).images[0], threshold=60)
+
+With a generator that yields previews on the way, only the promising seeds are finished:
+
+found = latent_critic.best_of(generate, n=16, halving=latent_critic.Halving((0.5, 0.5)))
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import TypeVar
+from collections.abc import Callable, Generator, Iterable
+from dataclasses import replace
+from functools import partial
+from inspect import isgeneratorfunction
+from typing import Any, TypeVar, overload
 
 import torch
 from PIL import Image
 
 from .errors import BadInput
+from .history import History
 from .images import from_picture
 from .methods.contract import Scorer
 from .methods.judge import Judge
 from .records import ScoreBatch, ScoreSpec
+from .selection.abort import EarlyAbort, Place
+from .selection.halve import Halved, halve
+from .selection.halving import Halving
 from .selection.reroll import Rerolled, RerollPolicy
 from .selection.reroll import reroll as run
 from .selection.seeds import SeedMode, Seeds
@@ -62,11 +73,11 @@ def reroll(
         BadInput: an empty budget, no seeds, or something that is no image.
     """
     policy = RerollPolicy(threshold, attempts, calls, seconds, stop_at_first_good)
-    order = Seeds(seeds, seed_mode) if isinstance(seeds, int) else Seeds(mode="list", listed=tuple(seeds))
     judge = _AnyImage(scorer or Judge.load())
-    return run(generate, judge, policy, order, calls=count_calls, keep_images=keep_images)
+    return run(generate, judge, policy, _order(seeds, seed_mode), calls=count_calls, keep_images=keep_images)
 
 
+@overload
 def best_of(
     generate: Callable[[int], T],
     scorer: Scorer | None = None,
@@ -75,9 +86,76 @@ def best_of(
     seeds: int | Iterable[int] = 0,
     seed_mode: SeedMode = "increment",
     keep_images: bool = False,
-) -> Rerolled[T]:
-    """The best of ``n`` seeds, each generated to the end; otherwise as :func:`reroll` without a threshold."""
-    return reroll(generate, scorer, attempts=n, seeds=seeds, seed_mode=seed_mode, keep_images=keep_images)
+) -> Rerolled[T]: ...
+
+
+@overload
+def best_of(
+    generate: Callable[[int], Generator[T, None, T]],
+    scorer: Scorer | None = None,
+    *,
+    n: int = 8,
+    seeds: int | Iterable[int] = 0,
+    seed_mode: SeedMode = "increment",
+    halving: Halving,
+    abort: EarlyAbort | None = None,
+    history: History | None = None,
+) -> Halved[T]: ...
+
+
+def best_of(
+    generate: Callable[[int], Any],
+    scorer: Scorer | None = None,
+    *,
+    n: int = 8,
+    seeds: int | Iterable[int] = 0,
+    seed_mode: SeedMode = "increment",
+    keep_images: bool = False,
+    halving: Halving | None = None,
+    abort: EarlyAbort | None = None,
+    history: History | None = None,
+) -> Any:
+    """The best of ``n`` seeds: each generated to the end, or, with ``halving``, only the promising ones.
+
+    Args:
+        generate: Seed → one image, as for :func:`reroll`. With ``halving``: seed → a generator that yields one preview
+            at each look (such as the predicted clean image after a fifth of the steps) and returns the finished image.
+            A generator that is dropped is closed: what stands in its ``finally`` still runs.
+        scorer: Judges images and previews; without one the built-in judge does (0 to 100).
+        n: How many seeds.
+        seeds: The first seed, or the seeds themselves.
+        seed_mode: How to go on from the first seed: ``increment`` or ``random``.
+        keep_images: Without halving: keep all images. Without it only the best is held in memory.
+        halving: How many go on after each look.
+        abort: With halving: drop those that are far behind at a look.
+        history: Where previews are recorded and compared, for an abort ``of history``.
+
+    Returns:
+        With halving a ``Halved``: ``image``, ``score``, ``seed``, ``looks``, ``finished``, ``cost(at)``; otherwise as
+        :func:`reroll` without a threshold.
+
+    Raises:
+        BadInput: no seeds, something that is no image, a generator without halving, or previews that do not fit the
+            looks.
+    """
+    if halving is None:
+        if isgeneratorfunction(generate):
+            raise BadInput("halving for a generator", "none", "Give halving=Halving((0.5,)), one share per preview.")
+        return reroll(generate, scorer, attempts=n, seeds=seeds, seed_mode=seed_mode, keep_images=keep_images)
+    order = _order(seeds, seed_mode).first(RerollPolicy(attempts=n).attempts)
+    standing = None if history is None else partial(_standing, history)
+    return halve(generate, _AnyImage(scorer or Judge.load()), halving, order, abort=abort, standing=standing)
+
+
+def _order(seeds: int | Iterable[int], mode: SeedMode) -> Seeds:
+    return Seeds(seeds, mode) if isinstance(seeds, int) else Seeds(mode="list", listed=tuple(seeds))
+
+
+def _standing(history: History, look: int, scores: ScoreBatch) -> list[Place | None]:
+    """Record previews, apart from finished images and from other looks; where each stands among earlier ones."""
+    spec = replace(scores.spec, settings={**scores.spec.settings, "preview": {"look": look}})
+    found = history.record(replace(scores, spec=spec), [None] * len(scores))
+    return [None if place is None else (place.percentile, place.among) for place in found]
 
 
 class _AnyImage:

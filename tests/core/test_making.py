@@ -9,6 +9,7 @@ import pytest
 import skimage.data
 import torch
 from latent_critic.core.errors import BadInput, UncalibratedThreshold
+from latent_critic.core.history import History
 from latent_critic.core.methods.judge import Judge
 from latent_critic.core.records import Score, ScoreBatch, ScoreSpec
 from PIL import Image, ImageFilter
@@ -98,6 +99,84 @@ def test_calls_are_counted_by_the_script():
     found = latent_critic.reroll(generate, Brightness(), threshold=90, calls=50, count_calls=lambda: len(spent))
     assert found.log.calls == 40
     assert not found.passed
+
+
+def denoising(level, closed=None):
+    """A seed's brightness comes out of the dark over four steps; a preview after each of the first two."""
+
+    def generate(seed):
+        try:
+            for step in (1, 2):
+                yield torch.full((3, 16, 16), level[seed] * step / 4)
+            return torch.full((3, 16, 16), level[seed])
+        finally:
+            if closed is not None:
+                closed.append(seed)
+
+    return generate
+
+
+def test_best_of_finishes_only_the_promising_seeds():
+    level, closed = {4: 0.2, 5: 0.9, 6: 0.5, 7: 0.1}, []
+    halving = latent_critic.Halving((0.5, 0.5))
+    found = latent_critic.best_of(denoising(level, closed), Brightness(), n=4, seeds=4, halving=halving)
+    assert found.seed == 5
+    assert found.score.value == pytest.approx(90, abs=1e-4)
+    assert float(found.image.mean()) == pytest.approx(0.9)
+    assert [look.kept for look in found.looks] == [(5, 6), (5,)]
+    assert found.cost([0.25, 0.5]) == pytest.approx((4 + 2 + 2 * 1) / 16)
+    assert sorted(closed) == [4, 5, 6, 7]
+    assert closed[:2] == [4, 7] or closed[:2] == [7, 4]
+
+
+def test_best_of_drops_what_history_knows_to_be_hopeless(tmp_path):
+    history = History(tmp_path / "h.sqlite")
+    level = {seed: 0.3 + 0.01 * seed for seed in range(30)}
+    keep_all = latent_critic.Halving((1.0, 1.0))
+    abort = latent_critic.EarlyAbort("of history", 0.5)
+    first = latent_critic.best_of(denoising(level), Brightness(), n=30, halving=keep_all, abort=abort, history=history)
+    assert first.looks[0].kept == tuple(range(30))  # nothing to compare with yet
+    dim_and_bright = {40: 0.2, 41: 0.9}
+    found = latent_critic.best_of(
+        denoising(dim_and_bright), Brightness(), seeds=(40, 41), halving=keep_all, abort=abort, history=history
+    )
+    assert found.looks[0].kept == (41,)
+    assert "of 30 earlier ones at this step" in found.looks[0].dropped[40]
+    assert {row["scorer"] for row in history.query()} == {"brightness"}
+
+
+def test_a_generator_without_halving_is_refused():
+    with pytest.raises(BadInput, match="halving for a generator"):
+        latent_critic.best_of(denoising({0: 0.5}), Brightness(), n=1)
+
+
+def test_previews_that_do_not_fit_the_looks_are_refused():
+    for shares in ((0.5,), (0.5, 0.5, 0.5)):
+        with pytest.raises(BadInput, match="preview"):
+            latent_critic.best_of(denoising({0: 0.5}), Brightness(), n=1, halving=latent_critic.Halving(shares))
+
+
+def test_a_real_pipeline_is_halved(diffusers):
+    """The embedded model, one row per seed: the winner is the same as when its seed runs alone."""
+    from latent_critic.core.hosts.diffusers.embedded import load_embedded
+    from latent_critic.core.hosts.diffusers.sampling import predicted_clean, to_images
+
+    pipeline, calls = load_embedded(), []
+    pipeline.unet.register_forward_pre_hook(lambda *_: calls.append(1))
+
+    def generate(seed):
+        latents = predicted_clean(pipeline, "a sharp photo", [seed], size=64, steps=5, guidance=1.0)
+        for step, clean in enumerate(latents, 1):
+            if step in (1, 2):
+                yield to_images(pipeline, clean)
+        return to_images(pipeline, clean)
+
+    found = latent_critic.best_of(generate, Brightness(), n=4, halving=latent_critic.Halving((0.5, 0.5)))
+    assert len(calls) == 4 * 1 + 2 * 1 + 1 * 3
+    assert found.cost([0.2, 0.4]) == pytest.approx(len(calls) / (4 * 5))
+    assert found.image.shape == (1, 3, 64, 64)
+    *_, alone = predicted_clean(pipeline, "a sharp photo", [found.seed], size=64, steps=5, guidance=1.0)
+    assert torch.equal(found.image, to_images(pipeline, alone))
 
 
 def test_importing_the_package_brings_no_torch():

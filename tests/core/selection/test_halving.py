@@ -8,7 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from latent_critic.core.errors import BadInput
 from latent_critic.core.records import Score, ScoreBatch, ScoreSpec
-from latent_critic.core.selection.halving import Halving, halve
+from latent_critic.core.selection.abort import EarlyAbort
+from latent_critic.core.selection.halve import halve
+from latent_critic.core.selection.halving import Halving
 
 UNHURRIED = settings(deadline=None)
 JUDGE = ScoreSpec("judge", scale=(0.0, 100.0), calibrated_on="photographs")
@@ -39,8 +41,8 @@ class Bench:
     def score(self, images):
         return ScoreBatch(self.spec, tuple(Score.of(math.nan if v is None else v, i) for i, v in enumerate(images)))
 
-    def run(self, policy, seeds=None):
-        return halve(self.generate, self, policy, list(self.steps) if seeds is None else seeds)
+    def run(self, policy, seeds=None, **rest):
+        return halve(self.generate, self, policy, list(self.steps) if seeds is None else seeds, **rest)
 
 
 @UNHURRIED
@@ -73,12 +75,16 @@ def test_nobody_who_goes_on_is_worse_than_one_who_does_not(numbers, spec, share)
 @UNHURRIED
 @given(st.data(), specs, policies, st.integers(1, 9))
 def test_a_run_spends_what_the_policy_says_and_finds_the_best_of_the_finished(data, spec, policy, candidates):
-    row = st.lists(st.none() | st.floats(0, 100), min_size=len(policy.keep) + 1, max_size=len(policy.keep) + 1)
+    size = len(policy.keep)
+    row = st.tuples(st.lists(st.floats(0, 100), min_size=size, max_size=size), st.none() | st.floats(0, 100)).map(
+        lambda pair: [*pair[0], pair[1]]
+    )
     bench = Bench([data.draw(row) for _ in range(candidates)], spec)
     found = bench.run(policy)
     counts = policy.counts(candidates)
     assert sum(bench.steps.values()) == sum(counts)
     looks = [(place + 1) / len(counts) for place in range(len(policy.keep))]
+    assert found.cost(looks) == pytest.approx(policy.cost(candidates, looks))
     assert policy.cost(candidates, looks) == pytest.approx(sum(counts) / (candidates * len(counts)))
     assert sorted(bench.closed) == list(range(candidates))
     assert len(found.finished) == counts[-1]
@@ -158,3 +164,42 @@ def test_cost_needs_rising_looks():
     for looks in ([], [0.5, 0.6], [0.0], [1.0]):
         with pytest.raises(BadInput, match="rising"):
             Halving((0.25,)).cost(16, looks)
+
+
+def test_a_look_at_which_no_preview_has_a_score_drops_nobody():
+    found = Bench([[None, 1], [None, 3], [None, 2]]).run(Halving((0.4,)))
+    assert found.looks[0].kept == (0, 1, 2)
+    assert (found.seed, found.cost([0.5])) == (1, 1.0)
+
+
+def test_an_early_abort_drops_who_is_far_behind_and_says_why():
+    rows = [[90, 1], [10, 2], [80, 3], [70, 4]]
+    found = Bench(rows).run(Halving((1.0,)), abort=EarlyAbort("of this batch", 0.3))
+    (look,) = found.looks
+    assert look.kept == (0, 2, 3)
+    assert look.dropped == {1: "10.0 < quantile 0.3 of this batch (64.0)"}
+    assert found.seed == 3
+    assert found.cost([0.5]) == pytest.approx(0.875)
+
+
+def test_an_abort_of_everybody_leaves_the_least():
+    bench = Bench([[1, 5], [2, 6], [3, 7]])
+
+    def standing(look, scores):
+        return [(0.0, 100)] * len(scores)
+
+    found = bench.run(Halving((1.0,), least=2), abort=EarlyAbort("of history", 0.5), standing=standing)
+    assert found.looks[0].kept == (1, 2)
+    assert "of 100 earlier ones at this step" in found.looks[0].dropped[0]
+    assert sorted(bench.closed) == [0, 1, 2]
+
+
+def test_an_abort_of_history_needs_one():
+    with pytest.raises(BadInput, match="a history for an abort"):
+        Bench([[1, 2]]).run(Halving((1.0,)), abort=EarlyAbort("of history"))
+
+
+@pytest.mark.parametrize("at", [[], [0.2, 0.4], [0.0], [1.0]])
+def test_the_cost_needs_a_fraction_for_each_look(at):
+    with pytest.raises(BadInput, match="1 rising fractions"):
+        Bench([[1, 2]]).run(Halving((0.5,))).cost(at)
