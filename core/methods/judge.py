@@ -138,7 +138,7 @@ class Judge:
         Raises:
             BadInput: a picture that cannot be scored.
         """
-        return judge_map(self.network, image, device=self.device, least_side=_LEAST_SIDE, watch=watch)
+        return judge_map(self.network, image, device=self.device, most=self._most, least_side=_LEAST_SIDE, watch=watch)
 
     def _groups(self, images: Sequence[tuple[int, Tensor]]) -> Iterator[list[_Views]]:
         """Pictures whose views fill one forward, in order."""

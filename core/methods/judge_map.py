@@ -18,7 +18,7 @@ from ..heatmap import HeatMap, Part
 from ..images import reason_unscorable
 from ..nets.efficientnet_lite import MAP_CHANNELS
 from ..nets.judge import STATISTICS, describe
-from ..nets.views import SIDE, crops, global_view, grid
+from ..nets.views import MOST_CROPS, SIDE, crops, global_view, grid
 from ..taps.shares import shares
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ def judge_map(
     image: Tensor,
     *,
     device: torch.device | str | None = None,
+    most: int = MOST_CROPS,
     least_side: int = 1,
     watch: Watch | None = None,
 ) -> HeatMap:
@@ -48,7 +49,7 @@ def judge_map(
     reason = reason_unscorable(image, least_side)
     if reason is not None:
         raise BadInput("a picture that can be scored", reason, "Give another picture.")
-    views = [*crops(image).split(1), global_view(image)]
+    views = [*crops(image, most).split(1), global_view(image)]
     maps = []
     for done, view in enumerate(views):
         maps.append(_features(network, view, device))
@@ -57,7 +58,7 @@ def judge_map(
     rows, head = torch.cat([_statistics(found) for found in maps]), network.head
     weights, base = _linear(head, describe(rows[None, :-1], rows[-1:]))
     height, width = int(image.shape[1]), int(image.shape[2])
-    boxes = _boxes(height, width)
+    boxes = _boxes(height, width, most)
     parts = []
     for number, (found, box) in enumerate(zip(maps, boxes, strict=True)):
         whole = number == len(maps) - 1
@@ -125,10 +126,10 @@ def _parts(
     return parts
 
 
-def _boxes(height: int, width: int) -> list[tuple[float, float, float, float]]:
+def _boxes(height: int, width: int, most: int) -> list[tuple[float, float, float, float]]:
     """(top, left, height, width) of each crop and of the global view, in pixels of the mirrored picture."""
     tall, wide = max(height, SIDE), max(width, SIDE)
-    boxes = [(float(top), float(left), float(SIDE), float(SIDE)) for top, left in grid(tall, wide)]
+    boxes = [(float(top), float(left), float(SIDE), float(SIDE)) for top, left in grid(tall, wide, most)]
     keep = round(_LONGEST * min(tall, wide) / SIDE)
     top, left = max(tall - keep, 0) // 2, max(wide - keep, 0) // 2
     boxes.append((float(top), float(left), float(min(tall, keep)), float(min(wide, keep))))

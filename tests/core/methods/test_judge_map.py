@@ -63,6 +63,12 @@ def test_it_adds_up_to_the_judges_own_logit(judge, height, width):
     assert (found.height, found.width) == (height, width)
 
 
+@torch.inference_mode()
+def test_a_judge_that_looks_at_fewer_views():
+    fast, image = Judge.load(policy="fast"), torch.rand(3, 600, 800, generator=torch.Generator().manual_seed(0))
+    assert fast.heat_map(image).score == pytest.approx(fast.score([image])[0].value, abs=0.05)
+
+
 def test_the_average_training_picture_is_the_base(judge):
     head = judge.network.head
     logit = head.logits(head.standardised(head.centre[None]))
