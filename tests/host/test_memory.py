@@ -40,10 +40,18 @@ def test_one_row_that_does_not_fit_is_the_hosts_error(make_backbone, call, monke
         backbone.denoise(*arguments)
 
 
+def test_on_a_cpu_only_small_images_share_a_forward(make_backbone):
+    backbone = make_backbone()
+    found = [backbone.rows_that_fit((4, side // 8, side // 8)) for side in (64, 128, 256, 512)]
+    assert found == [16, 4, 1, 1]
+
+
 def test_rows_follow_free_memory_size_and_backward(make_backbone, monkeypatch):
     from comfy import model_management
+    from latent_critic.core.hosts.comfyui import memory
 
     backbone = make_backbone()
+    monkeypatch.setattr(memory, "CPU_PIXELS", 10**9)
     one = backbone._patcher.model.memory_required([1, 4, 64, 64]) * 1.5
     monkeypatch.setattr(model_management, "get_free_memory", lambda *args, **kwargs: 10.5 * one)
     assert backbone.rows_that_fit((4, 64, 64)) == 10
