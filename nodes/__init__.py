@@ -6,12 +6,14 @@ from .blend_scorers import BlendScorers
 from .contact_sheet import ContactSheet
 from .fit_probe_head import FitProbeHead
 from .gate import Gate
+from .genziqa import GenzIQAScorer
 from .heat_map import QualityHeatMap
 from .keep_best_of_session import KeepBestOfSession
 from .load_embedded import LoadEmbeddedModel
 from .load_folder import LoadImagesFromFolder
 from .pick_best import PickBestImages
 from .probe_model import ProbeModel
+from .prompt_alignment import PromptAlignmentNode
 from .quality_judge import QualityJudge
 from .reject import RejectLowQuality
 from .reroll import RerollUntilGood
@@ -47,12 +49,14 @@ class LatentCriticExtension(ComfyExtension):
             CountCalls,
             QualityJudge,
             ZeroShotScorer,
+            GenzIQAScorer,
             BlendScorers,
             ScoreLatents,
             ProbeModel,
             ScoreFromProbe,
             FitProbeHead,
             QualityHeatMap,
+            PromptAlignmentNode,
             LoadEmbeddedModel,
         ]
 

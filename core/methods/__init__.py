@@ -56,7 +56,7 @@ METHODS: tuple[MethodInfo, ...] = (
         UNET_FAMILIES,
         "GenzIQA: reimplemented after De, Mitra and Soundararajan, Generalized Image Quality Assessment using "
         "Prompt-Guided Latent Diffusion Models, 2024 (arXiv 2406.04654), not by its authors",
-        False,
+        True,
     ),
     MethodInfo(
         "dp_iqa",

@@ -78,6 +78,11 @@ class GenzIQA:
         self._reader = PromptReader(self._backbone, plan, lambda: backbone.embed_soft(head.prompts))
 
     @property
+    def backbone(self) -> AdaptableBackbone:
+        """The model whose latents :meth:`score_latents` takes."""
+        return self._plain
+
+    @property
     def spec(self) -> ScoreSpec:
         """What the numbers mean: 0 to 100 where the head was trained on ratings and fits this model."""
         meta, settings, plan = self._head.meta, self._head.settings, self._reader.plan

@@ -178,11 +178,11 @@ def test_bytes_are_counted(adaptable, call):
     backbone = adaptable("sd15")
     change = random_lora(backbone, rank=3)
     adapted = backbone.adapted(change)
-    assert adapted.held_bytes() == {"lora": change.bytes, "backup": 0}
+    originals = sum(4 * rows * columns for rows, columns in backbone.cross_shapes().values())
+    assert adapted.held_bytes() == {"lora": change.bytes, "backup": 0, "patched": originals}
     assert change.bytes == sum(4 * 3 * (rows + columns) for rows, columns in backbone.cross_shapes().values())
     adapted.denoise(*call(adapted))
-    originals = sum(4 * rows * columns for rows, columns in backbone.cross_shapes().values())
-    assert adapted.held_bytes() == {"lora": change.bytes, "backup": originals}
+    assert adapted.held_bytes() == {"lora": change.bytes, "backup": originals, "patched": originals}
 
 
 def test_fingerprint_and_identity_stay_the_models(adaptable, call):

@@ -67,9 +67,17 @@ class AdaptableComfyBackbone(ComfyBackbone):
         return other
 
     def held_bytes(self) -> Mapping[str, int]:
-        """Bytes of the LoRA matrices, and of the originals that ComfyUI keeps of the weights they change, now."""
+        """Bytes of the LoRA matrices, and of the originals that ComfyUI keeps of the weights they change.
+
+        ``backup`` is what it keeps now; ``patched`` what it keeps while the changed weights are loaded.
+        """
         patched = [self._names[where] for where in self._lora.layers]
-        return {"lora": self._lora.bytes, "backup": lora.backup_bytes(self._patcher, patched)}
+        weights = [self._model.model.get_parameter(name) for name in patched]
+        return {
+            "lora": self._lora.bytes,
+            "backup": lora.backup_bytes(self._patcher, patched),
+            "patched": sum(weight.numel() * weight.element_size() for weight in weights),
+        }
 
     def _need_clip(self) -> Any:
         if self._clip is None:

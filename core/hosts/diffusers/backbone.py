@@ -112,7 +112,7 @@ class DiffusersBackbone:
         return pixels if differentiable else pixels.clamp(0.0, 1.0)
 
     def embed(self, prompts: Sequence[str]) -> Conditioning:
-        """Texts → conditions; word spans are not told."""
+        """Texts → conditions, with the token spans of words."""
         return self._text.embed(prompts)
 
     def denoise(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -94,7 +94,21 @@ class PipelineText:
             raise BadInput("a list of at least one text", repr(prompts)[:80], "Give one text per row.")
         rows = {name: tuple(self._suffix(name, text, 0) for text in prompts) for name in self._encoders}
         empty = {name: self._table(name).new_zeros(0, space.width) for name, space in self.spaces().items()}
-        return self.embed_soft(SoftPrompts(empty, rows, tuple(prompts)))
+        found = self.embed_soft(SoftPrompts(empty, rows, tuple(prompts)))
+        spans = tuple(self._spans(text) for text in prompts)
+        whole = tuple((1, max((last for _, last in words.values()), default=1)) for words in spans)
+        return replace(found, spans=spans, text_tokens=whole)
+
+    def _spans(self, text: str) -> dict[int, tuple[int, int]]:
+        """Tokens of each word (split at white space) after the start token."""
+        tokenizer = next(iter(self._encoders.values())).tokenizer
+        found, first = {}, 1
+        for place, word in enumerate(text.split()):
+            count = len(tokenizer(word, add_special_tokens=False)["input_ids"])
+            if count:
+                found[place] = (first, first + count)
+            first += count
+        return found
 
     def embed_soft(self, prompts: SoftPrompts) -> Conditioning:
         """Start token, vectors, suffix → what the cross-attention reads; differentiable in the vectors."""

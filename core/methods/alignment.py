@@ -1,0 +1,299 @@
+"""Prompt alignment: how much the image answers to each word of a prompt inside the denoiser's cross-attention.
+
+At a few low noise levels the cross-attention's probabilities (softmax over the tokens) are averaged over heads, layers
+and levels: how much each place looks at each word. The same is done with a latent of nothing (zeros) under the same
+noise. A word's map is the log of the ratio of the two, place by place, so that what the model always does with a word,
+at that place, is taken away; its number is the log of the ratio of their means. 0: as if there were no picture. A model
+whose attention does not depend on the picture gives 0 everywhere, at every size. Ours; it has no published figure.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.nn import functional as F
+
+from ..backbone.schedule import sigma_of_timestep
+from ..errors import BadInput
+from ..images import as_list, reason_unscorable
+from ..records import Score, ScoreBatch, ScoreSpec
+from ..taps.recorder import Recorder
+from ..taps.reducers import token_maps
+from .genziqa_settings import check_timesteps
+from .native_size import native_policy, native_shape, to_native
+from .prompt_reader import attention_taps
+from .prompt_scores import noised
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..backbone.contracts import Backbone, Conditioning
+    from .contract import Images, Watch
+
+_BLIND_TO = "how many of a thing there are, where it is, words that the text encoder does not know, quality"
+_NO_WORDS = "its prompt holds no words"
+_BROKEN = "the attention held NaN or infinite values (half precision overflowed: try bf16 or fp32)"
+_SILENT = (
+    "no cross-attention layer could be read: packs that cache steps, merge tokens or compile the model skip them. "
+    "Score with the model before such a node"
+)
+#: Weights and brackets of ComfyUI's prompts, which are no words.
+_WEIGHTS = re.compile(r":\s*-?\d+(?:\.\d+)?\s*\)|(?<!\\)[()]")
+_LEAST = 1e-12
+
+
+@dataclass(frozen=True, slots=True)
+class AlignmentOptions:
+    """Settings of prompt alignment.
+
+    Attributes:
+        timesteps: DDPM timesteps of the noise levels.
+        seed: First seed of the noise; the level of timestep t uses seed + t.
+        most_rows: Rows in one forward at most.
+        side: Root of the area in pixels; the family's native size when left out.
+        spread: Fixed spread for blending, in the numbers' own unit; a convention, not measured on anybody's model.
+    """
+
+    timesteps: tuple[int, ...] = (21, 57, 93)
+    seed: int = 0
+    most_rows: int = 32
+    side: int | None = None
+    spread: float = 0.1
+
+    def __post_init__(self) -> None:
+        check_timesteps(self.timesteps)
+        if self.most_rows < 1:
+            raise BadInput("at least 1 row in a forward", str(self.most_rows), "The default is 32.")
+        if self.side is not None and not 64 <= self.side <= 4096:
+            raise BadInput("a side from 64 to 4096 pixels", str(self.side), "Leave it out for the model's own size.")
+        if not (math.isfinite(self.spread) and self.spread > 0.0):
+            raise BadInput("a spread > 0", str(self.spread), "The default is 0.1.")
+
+
+@dataclass(frozen=True, slots=True)
+class Aligned:
+    """One image and its prompt.
+
+    Attributes:
+        words: As they stand in the prompt.
+        values: Each word's number.
+        maps: Each word's map [words, h, w] float32 on the CPU, on the grid of the finest cross-attention.
+        size: Height and width in pixels at which the image was read.
+    """
+
+    words: tuple[str, ...]
+    values: tuple[float, ...]
+    maps: Tensor
+    size: tuple[int, int]
+
+    @property
+    def value(self) -> float:
+        """The mean over the words."""
+        return math.fsum(self.values) / len(self.values)
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """A latent that is read with one text: an image, or nothing (``place`` -1)."""
+
+    place: int
+    text: int
+
+
+class PromptAlignment:
+    """Alignment of images with their own prompts on the loaded model; a :class:`~.contract.Scorer`.
+
+    Args:
+        backbone: The loaded model; it needs its text encoder and VAE.
+        options: Noise levels and the like.
+        prompt: For images that come without prompts; left out, they get a reason.
+
+    Raises:
+        BadInput: a model without text cross-attention.
+    """
+
+    def __init__(self, backbone: Backbone, options: AlignmentOptions | None = None, prompt: str | None = None) -> None:
+        self._backbone, self._options, self._prompt = backbone, options or AlignmentOptions(), prompt
+        family = backbone.family
+        self._taps = attention_taps(family.taps, None)
+        self._sigmas = [sigma_of_timestep(t, family.prediction) for t in self._options.timesteps]
+
+    @property
+    def spec(self) -> ScoreSpec:
+        """What the numbers mean: natural logs on an open scale; 0 as if there were no picture."""
+        return ScoreSpec(
+            name="prompt_alignment",
+            spread=self._options.spread,
+            needs=("image", "prompt", "model", "clip", "vae"),
+            size_policy=native_policy(self._backbone.family, self._options.side),
+            blind_to=_BLIND_TO,
+            backbone=self._backbone.fingerprint.to_text(),
+            settings={
+                **asdict(self._options),
+                "timesteps": list(self._options.timesteps),
+                "sigmas": list(self._sigmas),
+                "prompt": self._prompt,
+                "identity": dict(self._backbone.identity),
+            },
+        )
+
+    def score(self, images: Images, prompts: Sequence[str] | None = None, *, watch: Watch | None = None) -> ScoreBatch:
+        """The mean over each prompt's words; the attributes hold every word's number."""
+        found = self.align(images, prompts, watch=watch)
+        return ScoreBatch(self.spec, tuple(self.scored(place, one) for place, one in enumerate(found)))
+
+    def align(
+        self, images: Images, prompts: Sequence[str] | None = None, *, watch: Watch | None = None
+    ) -> list[Aligned | Score]:
+        """Numbers and maps of every image, or a score without a value that says why there are none.
+
+        Raises:
+            BadInput: not as many prompts as images.
+        """
+        found = as_list(images)
+        texts = self._texts(len(found), prompts)
+        known = {text: place for place, text in enumerate(dict.fromkeys(text for text in texts if text.strip()))}
+        conditioning = self._backbone.embed(list(known)) if known else None
+        result: dict[int, Aligned | Score] = {}
+        groups: dict[tuple[int, int], list[_Job]] = {}
+        for place, (image, text) in enumerate(zip(found, texts, strict=True)):
+            size = self._size(image, text, conditioning, known)
+            if isinstance(size, str):
+                result[place] = Score(None, place, reason=size)
+            else:
+                groups.setdefault(size, []).append(_Job(place, known[text]))
+        total = sum(len(self._chunks(size, jobs)) for size, jobs in groups.items())
+        counter = _counted(watch, total)
+        with torch.no_grad():
+            for size, jobs in groups.items():
+                assert conditioning is not None
+                result.update(self._group(size, jobs, found, conditioning, counter))
+        return [result[place] for place in range(len(found))]
+
+    def _texts(self, count: int, prompts: Sequence[str] | None) -> list[str]:
+        if prompts is None:
+            return [self._prompt or ""] * count
+        if isinstance(prompts, str) or len(prompts) != count or not all(isinstance(text, str) for text in prompts):
+            raise BadInput(f"{count} prompts, one text per image", repr(prompts)[:60], "Repeat one text for all.")
+        return list(prompts)
+
+    def _size(
+        self, image: Tensor, text: str, conditioning: Conditioning | None, known: dict[str, int]
+    ) -> tuple[int, int] | str:
+        reason = reason_unscorable(image)
+        if reason is not None:
+            return reason
+        if conditioning is None or text not in known or not _spans(conditioning, known[text]):
+            return _NO_WORDS
+        try:
+            return native_shape(int(image.shape[1]), int(image.shape[2]), self._backbone.family, self._options.side)
+        except BadInput as error:
+            return str(error)
+
+    def _jobs(self, jobs: Sequence[_Job]) -> list[_Job]:
+        """The images, and nothing once for each of their texts."""
+        return [*(_Job(-1, text) for text in dict.fromkeys(job.text for job in jobs)), *jobs]
+
+    def _chunks(self, size: tuple[int, int], jobs: Sequence[_Job]) -> list[range]:
+        """The rows of each forward, of [job, level]."""
+        family, rows = self._backbone.family, len(self._jobs(jobs)) * len(self._sigmas)
+        shape = (family.latent_channels, *(side // family.latent_stride for side in size))
+        most = min(self._options.most_rows, self._backbone.rows_that_fit(shape))
+        count = -(-rows // most)
+        return [range(rows * i // count, rows * (i + 1) // count) for i in range(count)]
+
+    def _group(
+        self, size: tuple[int, int], jobs: Sequence[_Job], images: Sequence[Tensor], texts: Conditioning, counter: Any
+    ) -> dict[int, Aligned | Score]:
+        """Images of one size."""
+        z = self._backbone.encode(torch.stack([to_native(images[job.place], size) for job in jobs])).float()
+        every = self._jobs(jobs)
+        nothing = len(every) - len(jobs)
+        clean = torch.cat([z.new_zeros(nothing, *z.shape[1:]), z])
+        eps = torch.stack([self._backbone.noise(z.shape[1:], self._options.seed + t) for t in self._options.timesteps])
+        sums: dict[_Job, list[Tensor]] = {job: [] for job in every}
+        for rows in self._chunks(size, jobs):
+            self._forward(rows, every, clean, eps.to(z), texts, sums)
+            counter()
+        means = {job: torch.stack(found).mean(0) if found else None for job, found in sums.items()}
+        return {job.place: _aligned(job, size, means[job], means[_Job(-1, job.text)], texts) for job in jobs}
+
+    def _forward(
+        self,
+        rows: range,
+        jobs: Sequence[_Job],
+        clean: Tensor,
+        eps: Tensor,
+        texts: Conditioning,
+        sums: dict[_Job, list[Tensor]],
+    ) -> None:
+        levels = len(self._sigmas)
+        job, level = [row // levels for row in rows], [row % levels for row in rows]
+        sigma = torch.tensor(self._sigmas, device=clean.device)[level]
+        z_t = noised(clean[job], eps[level], sigma, self._backbone.family.prediction)
+        recorder = Recorder.of(self._taps, token_maps)
+        self._backbone.features(z_t, sigma, texts.rows([jobs[j].text for j in job]), recorder)
+        finest = min(tap.stride for tap in self._taps)
+        grid = tuple(-(-side // finest) for side in clean.shape[2:])
+        for tap in self._taps:
+            for record in recorder.rows(tap.name):
+                one = jobs[job[record.key.row]]
+                spans = _spans(texts, one.text)
+                words = torch.stack([record.value[first:last].sum(0) for first, last in spans.values()]).float().cpu()
+                fine = F.interpolate(words[None], size=grid, mode="bilinear", align_corners=False)[0]
+                sums[one].append(fine)
+
+    def scored(self, place: int, found: Aligned | Score) -> Score:
+        """An alignment as a score."""
+        if isinstance(found, Score):
+            return found
+        words = [{"word": word, "value": value} for word, value in zip(found.words, found.values, strict=True)]
+        attributes = {"height": found.size[0], "width": found.size[1], "words": words}
+        return Score.of(found.value, place, attributes=attributes)
+
+
+def _aligned(
+    job: _Job, size: tuple[int, int], seen: Tensor | None, nothing: Tensor | None, texts: Conditioning
+) -> Aligned | Score:
+    """Mean probabilities of each word with the image and with nothing [words, h, w] → numbers and maps."""
+    if seen is None or nothing is None:
+        return Score(None, job.place, reason=_SILENT)
+    if not bool(seen.isfinite().all() and nothing.isfinite().all()):
+        return Score(None, job.place, reason=_BROKEN)
+    maps = (seen.clamp_min(_LEAST) / nothing.clamp_min(_LEAST)).log()
+    values = (seen.mean((1, 2)).clamp_min(_LEAST) / nothing.mean((1, 2)).clamp_min(_LEAST)).log()
+    return Aligned(word_names(texts, job.text), tuple(map(float, values)), maps, size)
+
+
+def _spans(texts: Conditioning, row: int) -> dict[int, tuple[int, int]]:
+    """Token spans of the words; the whole text where the host cannot tell words apart; none without text."""
+    found = dict(texts.spans[row]) if texts.spans else {}
+    if not found and texts.text_tokens and texts.text_tokens[row][0] < texts.text_tokens[row][1]:
+        found = {0: texts.text_tokens[row]}
+    return found
+
+
+def word_names(texts: Conditioning, row: int) -> tuple[str, ...]:
+    """The words that the spans of a row stand for."""
+    text, places = texts.prompts[row], list(_spans(texts, row))
+    words = _WEIGHTS.sub(" ", text).split()
+    if not (texts.spans and texts.spans[row]) or max(places) >= len(words):
+        return (text.strip(),) if len(places) == 1 else tuple(f"word {place + 1}" for place in places)
+    return tuple(words[place] for place in places)
+
+
+def _counted(watch: Watch | None, total: int) -> Any:
+    done = 0
+
+    def one() -> None:
+        nonlocal done
+        done += 1
+        if watch is not None:
+            watch(done, total)
+
+    return one

@@ -1,0 +1,29 @@
+"""The three parts of a checkpoint, as nodes on the loaded model take them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from comfy_api.latest import io
+
+from ..core.errors import BadInput
+
+
+def loaded_inputs() -> list[io.Input]:
+    """MODEL, CLIP and VAE."""
+    return [
+        io.Model.Input("model", tooltip="The diffusion model, with its LoRAs and patches: SD 1.5, SD 2.x, SDXL."),
+        io.Clip.Input("clip", tooltip="The text encoder of the same checkpoint."),
+        io.Vae.Input("vae", tooltip="The VAE of the same checkpoint."),
+    ]
+
+
+def need_parts(model: Any, clip: Any, vae: Any) -> None:
+    """A checkpoint without one of its parts hands on nothing in its place.
+
+    Raises:
+        BadInput: one is missing.
+    """
+    for name, part in (("MODEL", model), ("CLIP", clip), ("VAE", vae)):
+        if part is None:
+            raise BadInput(f"a {name}", "none", f"This checkpoint holds no {name}; load it with a node of its own.")

@@ -1,0 +1,76 @@
+"""GenzIQA heads as nodes find them: the files in models/quality_heads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import folder_paths
+from safetensors import SafetensorError, safe_open
+
+from ..core.errors import BadInput
+from ..core.methods.genziqa_authors import import_authors
+from ..core.methods.genziqa_file import KEY, load_genziqa
+
+if TYPE_CHECKING:
+    from ..core.backbone.adaptation import AdaptableBackbone
+    from ..core.methods.genziqa_head import GenzHead
+
+FOLDER = "quality_heads"
+#: The choice where the folder holds no head.
+NOTHING = "(no GenzIQA head in models/quality_heads)"
+#: The choice that leaves LoRA out.
+NO_LORA = "none"
+_PICKLES = (".pth", ".pt", ".bin")
+_REMEDY = "Train one with latent-critic train genziqa and put it into models/quality_heads."
+
+
+def _names() -> list[str]:
+    folder_paths.add_model_folder_path(FOLDER, str(Path(folder_paths.models_dir, FOLDER)))
+    return folder_paths.get_filename_list(FOLDER)
+
+
+def head_choices() -> list[str]:
+    """Our own GenzIQA heads, and pickles that may be the authors' context files."""
+    found = [name for name in _names() if name.endswith(_PICKLES) or (name.endswith(".safetensors") and _is_ours(name))]
+    return found or [NOTHING]
+
+
+def lora_choices() -> list[str]:
+    """Files that may hold the authors' LoRA."""
+    ours = set(head_choices())
+    return [NO_LORA, *(name for name in _names() if name.endswith((".safetensors", ".bin")) and name not in ours)]
+
+
+def _is_ours(name: str) -> bool:
+    try:
+        with safe_open(head_file(name), framework="pt") as handle:
+            return KEY in (handle.metadata() or {})
+    except (OSError, SafetensorError):
+        return False
+
+
+def head_file(name: str) -> Path:
+    """The file behind a choice.
+
+    Raises:
+        FileNotFoundError: it is gone.
+    """
+    return Path(folder_paths.get_full_path_or_raise(FOLDER, name))
+
+
+def head_of(backbone: AdaptableBackbone, head: str, lora: str) -> GenzHead:
+    """The head behind the choices; a pickle is imported as the authors' context file.
+
+    Raises:
+        BadInput: nothing was chosen, or LoRA beside a head of ours.
+        UnreadableFile: damaged.
+        MismatchedBackbone: the authors' files are not for this model.
+    """
+    if head == NOTHING:
+        raise BadInput("a GenzIQA head", "none", _REMEDY)
+    if head.endswith(_PICKLES):
+        return import_authors(backbone, head_file(head), None if lora == NO_LORA else head_file(lora))
+    if lora != NO_LORA:
+        raise BadInput("LoRA beside the authors' context file only", lora, "Set authors_lora to none.")
+    return load_genziqa(head_file(head))
