@@ -2,6 +2,8 @@
 
 from comfy_api.latest import ComfyExtension, io
 
+from .best_of import BestOfN
+from .best_of_custom import BestOfNCustom
 from .blend_scorers import BlendScorers
 from .contact_sheet import ContactSheet
 from .fit_probe_head import FitProbeHead
@@ -42,6 +44,8 @@ class LatentCriticExtension(ComfyExtension):
             KeepBestOfSession,
             LoadImagesFromFolder,
             RerollUntilGood,
+            BestOfN,
+            BestOfNCustom,
             Gate,
             RerollStep,
             RerollAttempt,

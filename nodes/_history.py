@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -43,6 +43,27 @@ def remember(images: Stack, batch: ScoreBatch, prompts: Sequence[str] | None = N
         return batch
     scores = tuple(_standing(score, standing) for score, standing in zip(batch, found, strict=True))
     return replace(batch, scores=scores)
+
+
+def places_among_previews(images: Stack, batch: ScoreBatch, at: Mapping[str, Any]) -> list[tuple[float, int] | None]:
+    """Record the scores of half-finished images; where each stands among earlier ones ``at`` the same place.
+
+    They are kept apart from the scores of finished images by their spec's settings.
+
+    Returns:
+        For each (percentile, among how many earlier ones); ``None`` without a score, an earlier one, or a history.
+    """
+    path = history_file()
+    if path is None:
+        return [None] * len(batch)
+    spec = replace(batch.spec, settings={**batch.spec.settings, "preview": dict(at)})
+    try:
+        history = History(path, set_damaged_aside=True, timeout=5.0)
+        found = history.record(replace(batch, spec=spec), [pixel_hash(single) for single in images.singles])
+    except LatentCriticError as error:
+        _warn(f"The history of scores is not written: {error} ({VARIABLE}=off switches it off.)")
+        return [None] * len(batch)
+    return [None if standing is None else (standing.percentile, standing.among) for standing in found]
 
 
 def pixel_hash(image: torch.Tensor) -> str:

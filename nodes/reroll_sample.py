@@ -63,10 +63,10 @@ class RerollSample(io.ComfyNode):
         return io.NodeOutput(judged([images], [latent], calls.count, scorer, seed))
 
 
-def sampling_inputs() -> list[io.Input]:
+def sampling_inputs(each: str = "attempt") -> list[io.Input]:
     """KSampler's widgets but for the seed, under its own names."""
     return [
-        io.Int.Input("steps", default=20, min=1, max=10000, tooltip="Sampling steps of each attempt."),
+        io.Int.Input("steps", default=20, min=1, max=10000, tooltip=f"Sampling steps of each {each}."),
         io.Float.Input(
             "cfg", default=8.0, min=0.0, max=100.0, step=0.1, round=0.01, tooltip="Classifier-free guidance."
         ),

@@ -20,6 +20,9 @@ PLAIN = {
     "CLIP",
     "VAE",
     "CONDITIONING",
+    "GUIDER",
+    "SAMPLER",
+    "SIGMAS",
 }
 OURS = {"LC_SCORER", "LC_SCORES", "LC_REROLL", "LC_ATTEMPT", "LC_CALLS", "LC_HEAD", "LC_PROBE"}
 
