@@ -23,6 +23,7 @@ from torch import Tensor
 from ..errors import BadInput
 from ..taps.recorder import Recorder
 from ..taps.reducers import mean
+from .speed_probe import probe_row
 from .speed_row import SpeedRow, time_row
 from .timing import Job, interleaved
 
@@ -68,7 +69,7 @@ def main(arguments: list[str]) -> int:
 
 
 def measure(model: Any, clip: Any, vae: Any, *, repeats: int, side: int = _SIDE) -> list[SpeedRow]:
-    """Six rows on ComfyUI's MODEL, CLIP and VAE."""
+    """Seven rows on ComfyUI's MODEL, CLIP and VAE."""
     from ..hosts.comfyui.backbone import ComfyBackbone
     from ..methods.judge import Judge
     from ..methods.zero_shot import ZeroShot, ZeroShotOptions
@@ -104,6 +105,7 @@ def measure(model: Any, clip: Any, vae: Any, *, repeats: int, side: int = _SIDE)
             "early", "full", name="features: end at the middle block over whole", limit=0.9, detail=f"4 rows of {size}"
         ),
         row("judged", "sampled", name="judge: over sampling the image", limit=0.5, detail=f"{ATTEMPT} of {size}"),
+        probe_row(model, backbone.embed(["good", "bad"]).tokens, repeats=repeats, side=side),
         _bytes_row(before, weight_bytes()),
     ]
 
