@@ -4,7 +4,8 @@
     .venv/bin/python .ci/cards.py --check    change nothing; code 1 when the card is out of date
 
 Facts come from the metadata of judge.safetensors, rows from benchmark.json, which is what
-`latent-critic benchmark --json` printed, and ladders from ladders.json, which is what .ci/judge_ladders.py wrote.
+`latent-critic benchmark --json` printed, ladders from ladders.json, which is what .ci/judge_ladders.py wrote, and what
+fewer views cost from views.json, which is what `latent-critic train judge-views` wrote.
 """
 
 from __future__ import annotations
@@ -16,10 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import readme
+from latent_critic.core.nets.view_policy import POLICIES
 from safetensors import safe_open
 
 FOLDER = readme.ROOT / "core" / "assets" / "judge"
 LADDERS = FOLDER / "ladders.json"
+VIEWS = FOLDER / "views.json"
 
 
 def facts(weights: Path) -> dict[str, Any]:
@@ -66,6 +69,25 @@ def ladders_table(found: dict[str, Any]) -> str:
     )
 
 
+def views_table(found: dict[str, Any]) -> str:
+    """What each number of crops costs in agreement."""
+    chosen = {most: policy for policy, most in POLICIES.items()}
+    lines = [
+        "| native-scale crops beside the global view | views at 512×512 | SRCC (95 % interval) | PLCC | loss of SRCC |",
+        "|---|--:|---|--:|---|",
+    ]
+    for row in found["rows"]:
+        measures, loss = row["agreement"], row["loss"]
+        crops = f"at most {row['most']}" if row["most"] else "none: the global view in their place"
+        policy = f" (policy `{chosen[row['most']]}`)" if row["most"] in chosen else ""
+        interval = f"{measures['srcc']:.3f} ({measures['srcc_low']:.3f} – {measures['srcc_high']:.3f})"
+        cost = f"{-loss['difference']:.4f} ({-loss['high']:.4f} – {-loss['low']:.4f})" if loss else "–"
+        lines.append(f"| {crops}{policy} | {row['views']:.1f} | {interval} | {measures['plcc']:.3f} | {cost} |")
+    return "\n".join(
+        [*lines, "", f"n = {found['n']:,} pictures of the validation part, paired, intervals over contents."]
+    )
+
+
 def card(before: str) -> str:
     """The card with its measured parts renewed."""
     weights = FOLDER / "judge.safetensors"
@@ -73,6 +95,7 @@ def card(before: str) -> str:
     measured = FOLDER / "benchmark.json"
     rows = json.loads(measured.read_text(encoding="utf-8")) if measured.exists() else []
     after = readme.fill(after, "accuracy", readme.accuracy_table(rows))
+    after = readme.fill(after, "views", views_table(json.loads(VIEWS.read_text(encoding="utf-8"))))
     return readme.fill(after, "ladders", ladders_table(json.loads(LADDERS.read_text(encoding="utf-8"))))
 
 

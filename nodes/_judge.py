@@ -28,10 +28,10 @@ _FOLDER = "quality_judges"
 class PlacedJudge:
     """A judge; ComfyUI loads its network for each call and may unload it between calls."""
 
-    def __init__(self, path: Path = SHIPPED) -> None:
+    def __init__(self, path: Path = SHIPPED, views: str = "full") -> None:
         network, facts = read(path, layer_ops())
         self._placed = place(network)
-        self._judge = Judge(network, facts, digest(path), device=self._placed.device)
+        self._judge = Judge(network, facts, digest(path), device=self._placed.device, policy=views)
 
     @property
     def spec(self) -> ScoreSpec:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
+from ..core.nets.view_policy import POLICIES
 from ._judge import BUILT_IN, PlacedJudge, judge_choices, judge_file
 from ._sockets import CATEGORY_SCORERS, ScorerSocket
 
@@ -28,13 +29,22 @@ class QualityJudge(io.ComfyNode):
                     optional=True,
                     tooltip="Which judge: the built-in one, or one of your own from the folder models/quality_judges, "
                     "written by latent-critic train judge.",
-                )
+                ),
+                io.Combo.Input(
+                    "views",
+                    options=list(POLICIES),
+                    default="full",
+                    optional=True,
+                    tooltip="full: up to nine native-scale parts of each image and a reduced view of the whole. fast: "
+                    "two parts and the whole; quicker, and it agrees with people a little less (the judge's card has "
+                    "the figure).",
+                ),
             ],
             outputs=[ScorerSocket.Output("scorer", "scorer", "The judge, for any scorer input.")],
         )
 
     @classmethod
-    def fingerprint_inputs(cls, weights: str | None = BUILT_IN) -> str:
+    def fingerprint_inputs(cls, weights: str | None = BUILT_IN, views: str | None = "full") -> str:
         """Changes when the file is written again; a linked choice comes as ``None``."""
         if weights is None:
             return "linked"
@@ -42,9 +52,9 @@ class QualityJudge(io.ComfyNode):
             seen = judge_file(weights).stat()
         except OSError as error:
             return str(error)
-        return f"{seen.st_mtime_ns} {seen.st_size}"
+        return f"{seen.st_mtime_ns} {seen.st_size} {views}"
 
     @classmethod
-    def execute(cls, weights: str = BUILT_IN) -> io.NodeOutput:
+    def execute(cls, weights: str = BUILT_IN, views: str = "full") -> io.NodeOutput:
         """Load the weights."""
-        return io.NodeOutput(PlacedJudge(judge_file(weights)))
+        return io.NodeOutput(PlacedJudge(judge_file(weights), views))

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 from latent_critic.core.data.distortions import KINDS
-from latent_critic.core.methods.judge import SHIPPED
+from latent_critic.core.methods.judge import SHIPPED, Judge
 from latent_critic.core.nets.judge_file import digest
+from latent_critic.core.nets.view_policy import POLICIES
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = Path("core", "assets", "judge")
@@ -48,6 +49,15 @@ def test_the_ladders_were_measured_on_the_shipped_weights():
     assert set(found["kinds"]) == set(KINDS)
 
 
+def test_the_views_were_measured_on_the_shipped_backbone_and_policies():
+    found = read_json("views.json")
+    assert found["weights"] == digest(SHIPPED)
+    measured = {row["most"]: row["agreement"] for row in found["rows"]}
+    assert set(POLICIES.values()) <= set(measured)
+    validation = Judge.load().facts.validation
+    assert measured[POLICIES["full"]]["srcc"] == pytest.approx(validation["srcc"], abs=1e-3)
+
+
 def check(script: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(script), "--check"]
     return subprocess.run(command, capture_output=True, text=True, encoding="utf-8", check=False)
@@ -58,13 +68,16 @@ def test_the_card_is_up_to_date():
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("measured", ["benchmark.json", "ladders.json"])
+@pytest.mark.parametrize("measured", ["benchmark.json", "ladders.json", "views.json"])
 def test_a_card_that_drifted_is_found(tmp_path, measured):
     shutil.copytree(ROOT / ".ci", tmp_path / ".ci", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(ROOT / FOLDER, tmp_path / FOLDER)
     assert check(tmp_path / ".ci" / "cards.py").returncode == 0
     path = tmp_path / FOLDER / measured
-    path.write_text(path.read_text(encoding="utf-8").replace("2000", "1999").replace("17", "16"), encoding="utf-8")
+    path.write_text(
+        path.read_text(encoding="utf-8").replace("2000", "1999").replace("17", "16").replace("2006", "2007"),
+        encoding="utf-8",
+    )
     done = check(tmp_path / ".ci" / "cards.py")
     assert done.returncode == 1
     assert "out of date" in done.stdout
