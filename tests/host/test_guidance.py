@@ -202,6 +202,7 @@ def test_a_tiny_autoencoder_is_taken_when_asked_for(parts, tiny, walk, judge_psi
 
     model, clip, vae = parts("sd15")
     backbone = ComfyBackbone(model, clip, vae, tiny.vae(seed=5))
+    assert set(backbone.identity) - set(ComfyBackbone(model, clip, vae).identity) == {"tiny_vae"}
     full, small = (walk(backbone, judge_psi, decoder=decoder) for decoder in ("full", "tiny"))
     assert not torch.allclose(full.z, small.z)
     other = walk(ComfyBackbone(model, clip, tiny.vae(seed=5), vae), judge_psi, decoder="tiny")

@@ -56,7 +56,7 @@ class ComfyBackbone:
         unet = model.model.diffusion_model
         taps = unet_taps(unet)
         self._family = recognise(found, tuple(taps.order))
-        self._model, self._clip, self._loaded_vae = model, clip, vae
+        self._model, self._clip, self._loaded_vaes = model, clip, (vae, tiny_vae)
         self._patcher = denoiser.own_clone(model)
         self._tapping = Tapping(taps, self._family.latent_channels)
         self._tapping.install(self._patcher)
@@ -83,7 +83,7 @@ class ComfyBackbone:
     def identity(self) -> Mapping[str, str]:
         """What else decides a value: patches on the model, the CLIP and how it is set up, the VAE; read once."""
         if self._identity is None:
-            self._identity = identity(self._model, self._clip, self._loaded_vae)
+            self._identity = identity(self._model, self._clip, *self._loaded_vaes)
         return self._identity
 
     @property

@@ -19,8 +19,8 @@ from . import facts
 _KEYS, _VALUES = 16, 8
 
 
-def identity(model: Any, clip: Any, vae: Any) -> dict[str, str]:
-    """Text for each of MODEL, CLIP and VAE (those that are given).
+def identity(model: Any, clip: Any, vae: Any, tiny_vae: Any = None) -> dict[str, str]:
+    """Text for each of MODEL, CLIP, VAE and a tiny VAE (those that are given).
 
     ``model``: a digest of weight patches (every key and strength, a sample of the values) and of the names of the
     functions that nodes hung on; ``plain`` without any. What such a function holds inside (FreeU's factors, say)
@@ -33,8 +33,9 @@ def identity(model: Any, clip: Any, vae: Any) -> dict[str, str]:
         options = _digest(clip.tokenizer_options) if clip.tokenizer_options else "plain"
         found["clip"] = _weights(clip.patcher, "clip")
         found["clip_set_up"] = f"layer {layer}, patches {_set_up(clip.patcher)}, tokenizer {options}"
-    if vae is not None:
-        found["vae"] = _weights(vae.patcher, "vae")
+    for name, loaded in (("vae", vae), ("tiny_vae", tiny_vae)):
+        if loaded is not None:
+            found[name] = _weights(loaded.patcher, "vae")
     return found
 
 
