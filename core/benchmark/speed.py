@@ -36,7 +36,7 @@ class SpeedRequest:
 
 
 def run_speed(request: SpeedRequest, watch: Callable[[SpeedRow], object] | None = None) -> list[SpeedRow]:
-    """Measure: six rows on the judge, and seven more on a loaded model where a ComfyUI folder is given.
+    """Measure: six rows on the judge, and ten more on a loaded model where a ComfyUI folder is given.
 
     Args:
         request: What to measure.

@@ -24,6 +24,7 @@ from ..errors import BadInput
 from ..taps.recorder import Recorder
 from ..taps.reducers import mean
 from .speed_probe import probe_row
+from .speed_guidance import GUIDED_SIDE, guidance_rows
 from .speed_row import SpeedRow, time_row
 from .timing import Job, interleaved
 
@@ -63,7 +64,9 @@ def main(arguments: list[str]) -> int:
     from ..hosts.comfyui import standalone
 
     out, repeats, side = arguments
-    rows = measure(*standalone.random_checkpoint(), repeats=int(repeats), side=int(side))
+    loaded = standalone.random_checkpoint()
+    rows = measure(*loaded, repeats=int(repeats), side=int(side))
+    rows += guidance_rows(*loaded, repeats=int(repeats), side=min(int(side), GUIDED_SIDE))
     Path(out).write_text(json.dumps([row.to_dict() for row in rows]), encoding="utf-8")
     return 0
 

@@ -13,6 +13,8 @@ from .speed_row import SpeedRow, time_row
 from .timing import Job, interleaved
 
 _LEVELS = (80, 40)
+#: Image side in pixels: a decoder's backward takes a CPU long, and the ratios do not need more.
+GUIDED_SIDE = 128
 CALLS = (
     "2 levels, each 1 denoiser forward, 2 VAE decoder forwards and 2 backwards, 1 forward and 1 backward of "
     "the judge's psi; that psi once on the picture; texts embedded and the picture encoded before, in both"
