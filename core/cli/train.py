@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from . import train_genziqa, train_judge
+from . import train_genziqa, train_judge, train_judge_views
 from .arguments import Subparsers, command
 from .console import note
 
@@ -16,6 +16,7 @@ def add(subparsers: Subparsers) -> None:
     parser = command(subparsers, "train", "train what ships with the package", "Needs the extras train and diffusers.")
     kinds = parser.add_subparsers(title="what to train", metavar="WHAT", required=True)
     train_judge.add(kinds)
+    train_judge_views.add(kinds)
     train_genziqa.add(kinds)
     _add_ldm(kinds)
     _add_ldm_check(kinds)
