@@ -6,13 +6,16 @@ from .best_of import BestOfN
 from .best_of_custom import BestOfNCustom
 from .blend_scorers import BlendScorers
 from .contact_sheet import ContactSheet
+from .fit_head import FitHead
 from .fit_probe_head import FitProbeHead
 from .gate import Gate
 from .genziqa import GenzIQAScorer
 from .heat_map import QualityHeatMap
 from .keep_best_of_session import KeepBestOfSession
+from .lgdm import LgdmScorer
 from .load_embedded import LoadEmbeddedModel
 from .load_folder import LoadImagesFromFolder
+from .load_head import LoadHead
 from .pick_best import PickBestImages
 from .probe_model import ProbeModel
 from .prompt_alignment import PromptAlignmentNode
@@ -54,6 +57,9 @@ class LatentCriticExtension(ComfyExtension):
             QualityJudge,
             ZeroShotScorer,
             GenzIQAScorer,
+            LgdmScorer,
+            LoadHead,
+            FitHead,
             BlendScorers,
             ScoreLatents,
             ProbeModel,

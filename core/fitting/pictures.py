@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..data.loaders import rated_csv
 from ..data.rated import RatedSet
 from ..errors import BadInput, LatentCriticError
 from ..images import load_image
@@ -51,6 +53,25 @@ class Pictures:
             tuple(image.group for image in images),
             tuple(image.mos for image in images),
         )
+
+    @classmethod
+    def of_csv(cls, file: str | Path) -> Pictures:
+        """Own ratings: path, rating 0 to 100 and maybe a content group in each row; paths relative to the file."""
+        return cls.of_rated(rated_csv(file))
+
+    @classmethod
+    def of_tensors(cls, name: str, images: Sequence[Tensor], ratings: Sequence[float] | None) -> Pictures:
+        """Images [3, H, W] at hand. Those of equal pixels are one content.
+
+        Raises:
+            BadInput: not one rating per image, or ratings outside 0 to 100.
+        """
+        if ratings is not None and len(ratings) != len(images):
+            raise BadInput(f"{len(images)} ratings, one per image", str(len(ratings)), "Give as many as images.")
+        if ratings is not None and not all(0.0 <= rating <= 100.0 for rating in ratings):
+            raise BadInput("ratings from 0 to 100", f"{min(ratings):g} to {max(ratings):g}", "Map yours to 0 to 100.")
+        groups = [hashlib.sha256(image.contiguous().cpu().numpy().tobytes()).hexdigest() for image in images]
+        return cls(name, tuple(images), tuple(groups), None if ratings is None else tuple(ratings))
 
     def take(self, places: Sequence[int]) -> Pictures:
         """These, in this order."""

@@ -183,9 +183,58 @@ def test_overnight_session(run_workflow, fitted):
         session = run.outputs[keep]["session"][0]
         counts.append((session["seen"], len(session["best"])))
         (row,) = run.outputs[keep]["scores"]
-        upscaled = any(prompt[key]["class_type"] == "SaveImage" for key in run.outputs)
+        upscaled = any(prompt[key]["class_type"] == "LatentCriticSaveScored" for key in run.outputs)
         assert upscaled == row["kept"] == (session["best"][0]["score"] == row["score"])
     assert counts == [(1, 1), (2, 1), (3, 1), (4, 1)]
+
+
+def test_fit_a_head_and_use_it(run_workflow, fitted, comfyui_base):
+    folder = comfyui_base / "input/pictures to fit"
+    folder.mkdir(exist_ok=True)
+    for number in range(4):
+        Image.effect_noise((64, 64), 20 * number + 5).convert("RGB").save(folder / f"{number}.png")
+    prompt = fitted("fit_a_head_and_use_it")
+    prompt["2"]["inputs"]["folder"] = folder.name
+    prompt["3"]["inputs"].update(read="single level", levels=1, size=64)
+    run = run_workflow(prompt)
+    assert run.success, run.error
+    assert "no agreement with people is claimed" in by_type(run, prompt, "LatentCriticFitHead")["text"][0]
+    scores = by_type(run, prompt, "LatentCriticScoreImages")["scores"]
+    assert {row["name"] for row in scores} == {"0.png", "1.png", "2.png"}
+    assert all(row["score"] is not None for row in scores)
+    assert len(by_type(run, prompt, "SaveImage")["images"]) == 1
+    (comfyui_base / "models/quality_heads/my model.safetensors").unlink()
+
+
+@pytest.fixture
+def genziqa_head(pack, comfyui, sd15_checkpoint, comfyui_base):
+    """A head for the checkpoint that is here, untrained, under the name that the workflow has."""
+    import folder_paths
+
+    model, clip, vae = comfyui.CheckpointLoaderSimple().load_checkpoint(sd15_checkpoint)
+    backbone = pack("core.hosts.comfyui.adaptable").AdaptableComfyBackbone(model, clip, vae)
+    settings = pack("core.methods.genziqa_settings").GenzSettings(side=64)
+    head = pack("core.methods.genziqa_head").untrained(backbone, settings, context=2, rank=1)
+    folder_paths.add_model_folder_path("quality_heads", str(comfyui_base / "models/quality_heads"))
+    path = comfyui_base / "models/quality_heads/genziqa_sd15.safetensors"
+    pack("core.methods.genziqa_file").save_genziqa(path, head)
+    yield path.name
+    path.unlink()
+
+
+def test_rank_by_quality_and_prompt(run_workflow, fitted, genziqa_head):
+    prompt = fitted("rank_by_quality_and_prompt")
+    next(node for node in prompt.values() if node["class_type"] == "LatentCriticPromptAlignment")["inputs"]["size"] = 64
+    run = run_workflow(prompt)
+    assert run.success, run.error
+    shown = by_type(run, prompt, "LatentCriticPickBest")
+    parts = shown["spec"][0]["settings"]["parts"]
+    assert [(part["spec"]["name"], part["weight"]) for part in parts] == [
+        ("genziqa", pytest.approx(2 / 3)),
+        ("prompt_alignment", pytest.approx(1 / 3)),
+    ]
+    assert all(row["score"] is not None for row in shown["scores"])
+    assert len(by_type(run, prompt, "SaveImage")["images"]) == 1
 
 
 def test_an_unchanged_workflow_runs_nothing_again(run_workflow, fitted):

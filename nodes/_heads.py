@@ -1,0 +1,67 @@
+"""Heads as nodes use them: the folder quality_heads, a psi under ComfyUI's memory management, the loaded model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import folder_paths
+
+from ..core.errors import BadInput
+from ..core.hosts.comfyui.backbone import ComfyBackbone
+from ..core.hosts.comfyui.own_nets import layer_ops, place
+from ..core.methods.hyperfeature_options import HyperfeatureOptions
+from ..core.methods.psis import make_psi
+
+if TYPE_CHECKING:
+    from ..core.perceptual.contract import Psi
+
+FOLDER = "quality_heads"
+#: The choice while the folder holds no head.
+NONE = "no head in models/quality_heads"
+
+
+def heads_folder() -> Path:
+    """Where heads are written; the folder is made known to ComfyUI."""
+    folder = Path(folder_paths.models_dir, FOLDER)
+    folder_paths.add_model_folder_path(FOLDER, str(folder))
+    return folder
+
+
+def head_choices() -> list[str]:
+    """The heads there are."""
+    heads_folder()
+    names = [name for name in folder_paths.get_filename_list(FOLDER) if name.endswith(".safetensors")]
+    return names or [NONE]
+
+
+def head_path(choice: str) -> Path:
+    """The file behind a choice.
+
+    Raises:
+        BadInput: nothing was chosen.
+        FileNotFoundError: it is gone.
+    """
+    if choice == NONE:
+        raise BadInput("a head in models/quality_heads", "none", "Fit one with Fit Head, then reload the page.")
+    heads_folder()
+    return Path(folder_paths.get_full_path_or_raise(FOLDER, choice))
+
+
+def loaded_backbone(model: Any, clip: Any, vae: Any) -> ComfyBackbone:
+    """MODEL, CLIP and VAE as a backbone.
+
+    Raises:
+        BadInput: one of them is missing.
+    """
+    for name, part in (("MODEL", model), ("CLIP", clip), ("VAE", vae)):
+        if part is None:
+            raise BadInput(f"a {name}", "none", f"This checkpoint holds no {name}; load it with a node of its own.")
+    return ComfyBackbone(model, clip, vae)
+
+
+def placed_psi(options: HyperfeatureOptions, backbone: ComfyBackbone) -> Psi | None:
+    """The perceptual term's features, where there is such a term."""
+    if options.kind != "guided_path" or options.guidance.zeta2 == 0.0:
+        return None
+    return make_psi(options.psi, backbone, ops=layer_ops(), place=place)

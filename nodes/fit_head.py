@@ -1,0 +1,191 @@
+"""Fit Head: make the loaded model a judge of images like yours, with or without ratings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import comfy.model_management
+import comfy.utils
+import folder_paths
+from comfy_api.latest import io
+
+from ..core.errors import BadInput
+from ..core.fitting.cost import cost_of, sizes_of
+from ..core.fitting.ladder_steps import LadderOptions
+from ..core.fitting.ladders import UnratedFit, fit_unrated
+from ..core.fitting.pictures import Pictures
+from ..core.fitting.rated import RatedFit, Watch, fit_rated
+from ..core.fitting.report import to_text
+from ..core.heads.fit import FitOptions
+from ..core.heads.head_file import save_head
+from ..core.methods.feature_cache import FeatureCache
+from ..core.methods.hyperfeatures import Hyperfeatures
+from ._fit_options import READ, TERMS, hyperfeature_options
+from ._heads import heads_folder, loaded_backbone, placed_psi
+from ._inputs import images_at_door, one
+from ._judge import builtin_judge
+from ._sockets import CATEGORY_SCORERS, HeadSocket
+from .fit_probe_head import checked_name
+
+
+class FitHead(io.ComfyNode):
+    """MODEL, CLIP, VAE and images, maybe ratings → LC_HEAD."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="LatentCriticFitHead",
+            display_name="Fit Head",
+            category=CATEGORY_SCORERS,
+            description="Makes the loaded model a judge of images like these, and saves the head in models/"
+            "quality_heads. With your ratings the scores are 0 to 100 in your taste, and the report says how well new "
+            "images are told. Without ratings it learns from the images damaged step by step: it then ranks by "
+            "technical quality, and claims nothing about people. Minutes on a GPU, hours on a CPU with a full-size "
+            "model; a run that was stopped goes on where it was.",
+            is_input_list=True,
+            is_output_node=True,
+            inputs=[
+                io.Model.Input("model", tooltip="The diffusion model: SD 1.5, SD 2.x, SDXL or the embedded one."),
+                io.Clip.Input("clip", tooltip="The text encoder of the same checkpoint."),
+                io.Vae.Input("vae", tooltip="The VAE of the same checkpoint."),
+                io.Image.Input(
+                    "images",
+                    optional=True,
+                    tooltip="The images: a batch, or a list of any sizes. With ratings dozens at least; without "
+                    "ratings good ones, a dozen or more.",
+                ),
+                io.String.Input("name", default="my model", tooltip="Name of the head's file in models/quality_heads."),
+                io.String.Input(
+                    "ratings",
+                    multiline=True,
+                    default="",
+                    tooltip="Your ratings of the images from 0 (bad) to 100 (good), in their order, parted by spaces, "
+                    "commas or lines. Empty: fit without ratings.",
+                ),
+                io.String.Input(
+                    "ratings_file",
+                    default="",
+                    tooltip="In place of images and ratings: a CSV file with path, rating from 0 to 100 and maybe a "
+                    "content group in each row. Paths are relative to the file.",
+                ),
+                io.Combo.Input(
+                    "read",
+                    options=list(READ),
+                    default=READ[0],
+                    tooltip="guided path: LGDM's way, guided by the image. single level: each noise level by itself; "
+                    "many times faster.",
+                ),
+                io.Int.Input(
+                    "levels", default=3, min=1, max=20, tooltip="How many low noise levels are read. Each costs time."
+                ),
+                io.Combo.Input(
+                    "guidance",
+                    options=list(TERMS),
+                    default="both",
+                    tooltip="What guides the path. Each term costs a decoder forward and backward per level.",
+                ),
+                io.Combo.Input(
+                    "psi",
+                    options=["judge", "ldm", "latent", "lpips", "dists"],
+                    default="judge",
+                    tooltip="Features of the perceptual term. judge ships with this pack; ldm is the loaded model's "
+                    "own; lpips and dists need weights in torchvision's cache.",
+                ),
+                io.Int.Input(
+                    "size",
+                    default=0,
+                    min=0,
+                    max=4096,
+                    step=64,
+                    tooltip="Side of the crops, and of the whole image's area. 0 is the size that the model was "
+                    "trained at. Less is faster, and further from what the model knows.",
+                ),
+                io.Combo.Input(
+                    "head",
+                    options=["ridge", "kernel", "mlp"],
+                    default="ridge",
+                    tooltip="ridge is linear and can be shown as a heat map; kernel and mlp need hundreds of ratings.",
+                ),
+            ],
+            outputs=[
+                HeadSocket.Output("fitted", "head", "The head, for LGDM Scorer (PMG) with the same model."),
+                io.String.Output("report", "report", "What it cost, and how well held-out images were told."),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model: list[Any],
+        clip: list[Any],
+        vae: list[Any],
+        name: list[str],
+        ratings: list[str],
+        ratings_file: list[str],
+        read: list[str],
+        levels: list[int],
+        guidance: list[str],
+        psi: list[str],
+        size: list[int],
+        head: list[str],
+        images: list[Any] | None = None,
+    ) -> io.NodeOutput:
+        """Compute features, fit, save."""
+        title = checked_name(one(name, "name"))
+        pictures = _pictures(images, "\n".join(map(str, ratings)), one(ratings_file, "ratings_file").strip(), title)
+        options = hyperfeature_options(
+            one(read, "read"), one(levels, "levels"), one(guidance, "guidance"), one(psi, "psi"), one(size, "size")
+        )
+        backbone = loaded_backbone(one(model, "model"), one(clip, "clip"), one(vae, "vae"))
+        features = Hyperfeatures(backbone, options, placed_psi(options, backbone))
+        path = heads_folder() / f"{title}.safetensors"
+        fit, cost = _fit(features, pictures, FitOptions(one(head, "head")))
+        save_head(path, fit.head)
+        left_out = [f"left out: {place}: {reason}" for place, reason in fit.left_out.items()]
+        text = "\n".join([cost, to_text(fit), *left_out, f"Saved as {path.name}."])
+        return io.NodeOutput(fit.head, text, ui={"text": [text]})
+
+
+def _pictures(images: list[Any] | None, ratings: str, file: str, title: str) -> Pictures:
+    if bool(file) == (images is not None):
+        raise BadInput("images or a ratings file", "both" if file else "neither", "Connect images, or name a file.")
+    if file:
+        if ratings.strip():
+            raise BadInput("ratings in one place", "ratings and a ratings file", "Empty one of them.")
+        return Pictures.of_csv(Path(folder_paths.get_input_directory(), file))
+    singles = images_at_door(images or []).channels_first()
+    return Pictures.of_tensors(f"{title} (images in ComfyUI)", singles, _numbers(ratings))
+
+
+def _numbers(text: str) -> list[float] | None:
+    """Numbers parted by spaces, commas, semicolons or lines; ``None`` for no text."""
+    words = text.replace(",", " ").replace(";", " ").split()
+    try:
+        return [float(word) for word in words] or None
+    except ValueError as error:
+        raise BadInput("numbers as ratings", str(error), "Write for example: 80, 35.5, 62") from error
+
+
+def _fit(features: Hyperfeatures, pictures: Pictures, options: FitOptions) -> tuple[RatedFit | UnratedFit, str]:
+    ladders = LadderOptions()
+    forms = ladders.per_ladders() if pictures.ratings is None else 1
+    cost = cost_of(features, [size for size in sizes_of(pictures.sources) for _ in range(forms)])
+    cache = FeatureCache.of(Path(folder_paths.get_user_directory(), "latent_critic", "features"), features)
+    watch = _watch(len(pictures))
+    if pictures.ratings is None:
+        found = fit_unrated(features, pictures, options=ladders, judge=builtin_judge(), cache=cache, watch=watch)
+        return found, f"cost: {cost.to_text()}"
+    return fit_rated(features, pictures, options=options, cache=cache, watch=watch), f"cost: {cost.to_text()}"
+
+
+def _watch(total: int) -> Watch:
+    """The node's progress bar, which also stops at ComfyUI's Cancel."""
+    bar = comfy.utils.ProgressBar(total)
+
+    def watch(what: str, done: int, steps: int) -> None:
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        if what == "features":
+            bar.update_absolute(done, steps)
+
+    return watch

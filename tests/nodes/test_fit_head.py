@@ -1,0 +1,152 @@
+"""Fit Head, Load Head and LGDM Scorer in the real executor, on tiny models of every family and the embedded model."""
+
+import csv
+
+import pytest
+from PIL import Image
+
+pytestmark = pytest.mark.host
+QUICK = {"read": "single level", "levels": 1, "guidance": "none", "psi": "judge", "size": 64, "head": "ridge"}
+FAMILIES = ["sd15", "sd20", "sdxl"]
+
+
+@pytest.fixture
+def graph(comfyui_base):
+    """`graph(family, ratings, count, **widgets)`: checkpoint → Fit Head → LGDM Scorer → Pick Best."""
+
+    def build(family="sd15", ratings="", count=12, **widgets):
+        prompt = {
+            "1": {"class_type": "TestTinyCheckpoint", "inputs": {"family": family, "seed": 0}},
+            "2": {
+                "class_type": "TestNoisePictures",
+                "inputs": {"count": count, "width": 64, "height": 64, "seed": 3, "nan": -1},
+            },
+            "3": {
+                "class_type": "LatentCriticFitHead",
+                "inputs": {
+                    "model": ["1", 0], "clip": ["1", 1], "vae": ["1", 2], "images": ["2", 0], "name": f"of {family}",
+                    "ratings": ratings, "ratings_file": "", **QUICK, **widgets,
+                },
+            },
+            "4": {
+                "class_type": "LatentCriticLGDM",
+                "inputs": {
+                    "model": ["1", 0], "clip": ["1", 1], "vae": ["1", 2], "head": ["3", 0], "allow_other_model": False,
+                },
+            },
+            "5": {"class_type": "LatentCriticPickBest", "inputs": {"images": ["2", 0], "scorer": ["4", 0], "keep": 1}},
+            "6": {"class_type": "TestKeep", "inputs": {"name": "head", "value": ["3", 0]}},
+            "7": {"class_type": "TestKeep", "inputs": {"name": "report", "value": ["3", 1]}},
+        }  # fmt: skip
+        if family == "critic_ldm":
+            prompt["1"] = {"class_type": "LatentCriticLoadEmbedded", "inputs": {}}
+        return prompt
+
+    yield build
+    for file in (comfyui_base / "models/quality_heads").glob("of *.safetensors"):
+        file.unlink()
+
+
+RATINGS = ", ".join(str(8 * place) for place in range(12))
+
+
+@pytest.mark.parametrize("family", [*FAMILIES, "critic_ldm"])
+def test_a_head_is_fitted_saved_and_used(run_workflow, graph, comfyui_base, family):
+    run = run_workflow(graph(family, RATINGS))
+    assert run.success, run.error
+    (report,) = run.kept["report"]
+    assert report.startswith("cost: 12 pictures")
+    assert "held-out agreement with your ratings: SRCC" in report
+    assert (comfyui_base / f"models/quality_heads/of {family}.safetensors").is_file()
+    shown = run.outputs["5"]
+    assert shown["spec"][0]["calibrated_on"] == "your ratings"
+    assert all(0.0 <= row["score"] <= 100.0 for row in shown["scores"])
+
+
+def test_the_guided_path_with_both_terms_in_the_executor(run_workflow, graph):
+    run = run_workflow(graph("sd15", RATINGS, read="guided path", levels=2, guidance="both"))
+    assert run.success, run.error
+    assert "24 decoder forwards and backwards (2 terms)" in run.kept["report"][0]
+    assert len({row["score"] for row in run.outputs["5"]["scores"]}) == 12
+
+
+def test_without_ratings_it_ranks_and_claims_nothing(run_workflow, graph):
+    run = run_workflow(graph(count=4))
+    assert run.success, run.error
+    (report,), (head,) = run.kept["report"], run.kept["head"]
+    assert "no agreement with people is claimed" in report
+    assert head.meta.calibrated_on is None
+    assert "srcc" not in head.meta.validation
+    assert run.outputs["5"]["spec"][0]["calibrated_on"] is None
+    prompt = graph(count=4)
+    widgets = {"threshold": 50.0, "top_k": 0, "percentile": 0.0, "floor": 0, "cap": 0}
+    prompt["5"] = {
+        "class_type": "LatentCriticReject",
+        "inputs": {"images": ["2", 0], "scorer": ["4", 0], **widgets},
+    }
+    refused = run_workflow(prompt)
+    assert "UncalibratedThreshold" in refused.error
+
+
+def test_a_saved_head_loads_and_a_probe_or_another_model_is_refused(run_workflow, graph, pack, comfyui_base):
+    assert run_workflow(graph("sd15", RATINGS)).success
+    prompt = graph("sd15", RATINGS)
+    prompt["3"] = {"class_type": "LatentCriticLoadHead", "inputs": {"head": "of sd15.safetensors"}}
+    again = run_workflow(prompt)
+    assert again.success, again.error
+    assert "for sd15: 0 to 100 on your ratings" in again.kept["report"][0]
+    prompt["1"]["inputs"]["seed"] = 1
+    other = run_workflow(prompt)
+    assert "MismatchedBackbone" in other.error
+    assert "fingerprint" in other.error
+    prompt["4"]["inputs"]["allow_other_model"] = True
+    allowed = run_workflow(prompt)
+    assert allowed.success, allowed.error
+    assert allowed.outputs["5"]["spec"][0]["calibrated_on"] is None
+    for node in prompt.values():
+        node.pop("is_changed", None)  # ComfyUI notes it in the prompt that it is given
+    (comfyui_base / "models/quality_heads/of sd15.safetensors").write_bytes(b"torn")
+    torn = run_workflow(prompt)
+    assert "UnreadableFile" in torn.error
+
+
+def test_ratings_from_a_file(run_workflow, graph, comfyui_base):
+    folder = comfyui_base / "input/rated"
+    folder.mkdir(exist_ok=True)
+    with (folder / "mine.csv").open("w", newline="") as file:
+        for place in range(12):
+            Image.effect_noise((64, 64), 10 * place + 1).convert("RGB").save(folder / f"{place}.png")
+            csv.writer(file).writerow([f"{place}.png", 90 - 7 * place])
+    prompt = graph("sd15", ratings_file="rated/mine.csv")
+    del prompt["3"]["inputs"]["images"]
+    run = run_workflow(prompt)
+    assert run.success, run.error
+    assert "pictures of mine" in run.kept["report"][0]
+    (head,) = run.kept["head"]
+    assert head.meta.pictures == 12
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"ratings": "1, 2"}, "12 ratings"),
+        ({"ratings": "high"}, "numbers as ratings"),
+        ({"ratings": RATINGS, "name": "../x"}, "plain name"),
+        ({"ratings_file": "rated/mine.csv"}, "images or a ratings file"),
+        ({"ratings": RATINGS.replace("88", "188")}, "0 to 100"),
+    ],
+)
+def test_what_cannot_be_fitted_is_refused_before_any_work(run_workflow, graph, change, words):
+    run = run_workflow(graph(**change))
+    assert not run.success
+    assert words in run.error
+
+
+def test_choices_follow_the_folder(pack, graph, comfyui_base):
+    node = pack("nodes.load_head").LoadHead
+    folder = comfyui_base / "models/quality_heads"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "of nobody.safetensors").write_bytes(b"")
+    (field,) = node.define_schema().inputs
+    assert "of nobody.safetensors" in field.options
+    assert node.fingerprint_inputs("of nobody.safetensors") != node.fingerprint_inputs("none.safetensors")
