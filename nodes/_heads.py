@@ -12,6 +12,7 @@ from ..core.hosts.comfyui.backbone import ComfyBackbone
 from ..core.hosts.comfyui.own_nets import layer_ops, place
 from ..core.methods.hyperfeature_options import HyperfeatureOptions
 from ..core.methods.psis import make_psi
+from ._loaded import need_parts
 
 if TYPE_CHECKING:
     from ..core.perceptual.contract import Psi
@@ -54,9 +55,7 @@ def loaded_backbone(model: Any, clip: Any, vae: Any) -> ComfyBackbone:
     Raises:
         BadInput: one of them is missing.
     """
-    for name, part in (("MODEL", model), ("CLIP", clip), ("VAE", vae)):
-        if part is None:
-            raise BadInput(f"a {name}", "none", f"This checkpoint holds no {name}; load it with a node of its own.")
+    need_parts(model, clip, vae)
     return ComfyBackbone(model, clip, vae)
 
 

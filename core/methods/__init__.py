@@ -47,7 +47,7 @@ METHODS: tuple[MethodInfo, ...] = (
         UNET_FAMILIES,
         "LGDM with perceptual manifold guidance: reimplemented after Saini, Liao, Ye and Bovik, Latent Guidance in "
         "Diffusion Models for Perceptual Evaluations, 2025 (arXiv 2506.00327), not by its authors",
-        False,
+        True,
     ),
     MethodInfo(
         "genziqa",
