@@ -73,8 +73,8 @@ def race_inputs() -> list[io.Input]:
             options=list(ABORT_MODES),
             default="off",
             tooltip="Drops a candidate at a look also when it is below abort_quantile of this batch, or of what "
-            "earlier runs of this scorer, model and sampler saw at that same step (from 20 previews on; they are remembered "
-            "while this is chosen).",
+            "earlier runs of this scorer, model and sampler saw at that same step (from 20 previews on; they are "
+            "remembered while this is chosen).",
         ),
         io.Float.Input(
             "abort_quantile",
