@@ -1,5 +1,6 @@
 """Fixtures for every test that needs a real ComfyUI. It is found or fetched, and imported, on first use only."""
 
+import contextlib
 import functools
 import importlib
 import importlib.util
@@ -114,6 +115,22 @@ def tiny_vae(tiny):
 def sd15_checkpoint(tiny, comfyui_base):
     """The file name of an SD 1.5-shaped checkpoint that CheckpointLoaderSimple finds."""
     return tiny.sd15_checkpoint(comfyui_base / "models/checkpoints/tiny_sd15.safetensors").name
+
+
+@pytest.fixture
+def start_server(comfyui_folder, sd15_checkpoint, comfyui_base):
+    """Start further servers: `start_server(base, *options)` → Server that is up. All are ended with the test."""
+    server = load_by_path(ROOT / "tests/host/server.py", "latent_critic_server")
+    checkout = load_by_path(ROOT / ".ci" / "checkout.py", "latent_critic_ci_checkout")
+    with contextlib.ExitStack() as running:
+
+        def start(base, *options):
+            if not (base / "custom_nodes").exists():
+                checkout.copy(base / "custom_nodes" / "latent-critic", without=("tests/", ".ci/"))
+            checkpoint = comfyui_base / "models/checkpoints" / sd15_checkpoint
+            return running.enter_context(server.Server(comfyui_folder, base, checkpoint, options))
+
+        yield start
 
 
 @pytest.fixture(scope="session")

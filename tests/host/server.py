@@ -31,10 +31,11 @@ class Server:
         tree: ComfyUI's folder.
         base: Its base directory: input/, output/, models/, and custom_nodes/ with the pack in it.
         checkpoint: A file to offer under models/checkpoints.
+        options: More of ComfyUI's own command-line options.
     """
 
-    def __init__(self, tree, base, checkpoint=None):
-        self.tree, self.base, self.port = Path(tree), Path(base), free_port()
+    def __init__(self, tree, base, checkpoint=None, options=()):
+        self.tree, self.base, self.port, self.options = Path(tree), Path(base), free_port(), options
         self.log = self.base / "server.log"
         for folder in ("input", "output", "temp", "user", "models/checkpoints", "custom_nodes"):
             (self.base / folder).mkdir(parents=True, exist_ok=True)
@@ -44,6 +45,7 @@ class Server:
     def _offer(self, checkpoint):
         place = self.base / "models/checkpoints" / checkpoint.name
         try:
+            place.unlink(missing_ok=True)  # from a server that ran here before
             os.link(checkpoint, place)
         except OSError:  # another file system
             shutil.copy(checkpoint, place)
@@ -56,7 +58,7 @@ class Server:
     def __enter__(self):
         command = [sys.executable, str(ROOT / ".ci/serve.py"), str(self.tree), "--cpu", "--port", str(self.port)]
         command += ["--listen", "127.0.0.1", "--base-directory", str(self.base), "--disable-api-nodes"]
-        command += ["--database-url", "sqlite:///:memory:"]
+        command += ["--database-url", "sqlite:///:memory:", *self.options]
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
         try:

@@ -73,7 +73,8 @@ def test_the_ui_form_fits_the_installed_nodes(story, comfyui, pack):
             if hasattr(kind, "GET_SCHEMA"):
                 schema = kind.GET_SCHEMA()
                 assert {field["name"] for field in node["inputs"]} == {field.id for field in schema.inputs}
-                assert [output["name"] for output in node["outputs"]] == [out.display_name for out in schema.outputs]
+                names = [out.display_name or str(out.get_io_type()) for out in schema.outputs]
+                assert [output["name"] for output in node["outputs"]] == names
 
 
 @pytest.mark.parametrize("story", STORIES)
