@@ -43,7 +43,7 @@ class FitProbeHead(io.ComfyNode):
                 ProbeSocket.Input("probe", tooltip="The probe of the model that this sampler used."),
                 io.String.Input(
                     "name",
-                    default="my model",
+                    default="my probe",
                     tooltip="Name of the collection and of the head's file in models/quality_heads. One name for each "
                     "model, probe setting and source of scores.",
                 ),
@@ -113,7 +113,7 @@ def checked_name(name: str) -> str:
     """
     name = name.strip()
     if not name or name.startswith(".") or Path(name).name != name or "\\" in name or ":" in name:
-        raise BadInput("a plain name for the head", repr(name), "Write for example: my model")
+        raise BadInput("a plain name for the head", repr(name), "Write for example: my probe")
     return name
 
 
