@@ -172,6 +172,20 @@ def test_reroll_until_good(run_workflow, fitted, comfyui_base):
         assert f.size == (64, 64)
 
 
+def test_best_of_16(run_workflow, fitted):
+    prompt = fitted("best_of_16")
+    for node in prompt.values():
+        if "steps" in node["inputs"]:
+            node["inputs"]["steps"] = 5
+    run = run_workflow(prompt)
+    assert run.success, run.error
+    found = by_type(run, prompt, "LatentCriticBestOfN")
+    assert found["best_of"][0]["rows_asked"] == 16 * 5
+    assert found["best_of"][0]["rows_computed"] == 16 + 8 + 3 * 2
+    assert len(found["scores"]) == 2
+    assert len(by_type(run, prompt, "SaveImage")["images"]) == 1
+
+
 def test_overnight_session(run_workflow, fitted):
     counts = []
     for seed in range(4):
