@@ -23,8 +23,9 @@ from torch import Tensor
 from ..errors import BadInput
 from ..taps.recorder import Recorder
 from ..taps.reducers import mean
-from .speed_probe import probe_row
+from .speed_genziqa import genziqa_rows
 from .speed_guidance import GUIDED_SIDE, guidance_rows
+from .speed_probe import probe_row
 from .speed_row import SpeedRow, time_row
 from .timing import Job, interleaved
 
@@ -72,7 +73,7 @@ def main(arguments: list[str]) -> int:
 
 
 def measure(model: Any, clip: Any, vae: Any, *, repeats: int, side: int = _SIDE) -> list[SpeedRow]:
-    """Seven rows on ComfyUI's MODEL, CLIP and VAE."""
+    """Ten rows on ComfyUI's MODEL, CLIP and VAE."""
     from ..hosts.comfyui.backbone import ComfyBackbone
     from ..methods.judge import Judge
     from ..methods.zero_shot import ZeroShot, ZeroShotOptions
@@ -98,7 +99,7 @@ def measure(model: Any, clip: Any, vae: Any, *, repeats: int, side: int = _SIDE)
     }
     row = partial(time_row, interleaved(jobs, repeats))
     size = f"{side}×{side} px, {repeats} interleaved runs"
-    return [
+    rows = [
         row(
             "one", "bare", name="zero_shot: over its bare calls", limit=1.05, detail=f"1 image of {size}; bare: {CALLS}"
         ),
@@ -111,6 +112,8 @@ def measure(model: Any, clip: Any, vae: Any, *, repeats: int, side: int = _SIDE)
         probe_row(model, backbone.embed(["good", "bad"]).tokens, repeats=repeats, side=side),
         _bytes_row(before, weight_bytes()),
     ]
+    # After the bytes are counted: with LoRA over them, ComfyUI keeps the originals of changed weights.
+    return [*rows, *genziqa_rows(model, clip, vae, repeats=repeats, side=side)]
 
 
 CALLS = "1 VAE encode, 1 denoiser forward of 12 rows (2 pairs × 2 texts × 3 levels); texts embedded once in both"
