@@ -132,6 +132,31 @@ def test_features_are_what_plain_hooks_see(tiny_model, sample, monkeypatch, fami
     assert not torch.allclose(cond, uncond)
 
 
+def test_the_embedded_model(comfyui):
+    """Eight latent channels, and ComfyUI's own CLIP tokenizer."""
+    import comfy.sample
+    from latent_critic.core.hosts.comfyui import embedded
+
+    model, clip = embedded.load_model(), embedded.load_clip()
+    clone, probe = probed(model)
+    counter = Counter(model)
+    texts = [clip.encode_from_tokens_scheduled(clip.tokenize(text)) for text in ("a lighthouse", "")]
+    noise = torch.randn(2, 8, 8, 8, generator=torch.Generator().manual_seed(3))
+
+    def run(patcher):
+        with torch.inference_mode():
+            return comfy.sample.sample(
+                patcher, noise, 8, 4.0, "dpmpp_2m", "karras", *texts, torch.zeros_like(noise), disable_pbar=True, seed=3
+            )
+
+    plain, calls = run(model), len(counter.rows)
+    latents = run(clone)
+    counter.remove()
+    assert torch.equal(latents, plain)
+    assert len(counter.rows) == 2 * calls
+    assert all(torch.isfinite(found.features(probe.plan)).all() for found in probe.find(latents))
+
+
 def test_batch_mates_and_order(tiny_model, sample):
     """Rows of a batch, in any order and one by one, are the rows that were sampled."""
     clone, probe = probed(tiny_model())

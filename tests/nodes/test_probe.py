@@ -212,6 +212,22 @@ def test_nodes_after_the_probe_are_sampled_with(run_workflow, head):
     assert None not in values(run)
 
 
+@pytest.mark.parametrize(("looks", "shares"), [("", ""), ("0.3", "0.5")])
+def test_best_of_n_on_a_probed_model(run_workflow, head, looks, shares):
+    """Candidates that are dropped on the way leave no whole record: a reason, where it is not simply scored."""
+    prompt = {**base(), **head}
+    race = {"n": 4, "seed_mode": "increment", "seed_list": "", "looks": looks, "shares": shares, "early_abort": "off"}
+    limits = {"abort_quantile": 0.25, "finish_at_least": 1, "rows_at_once": 0}
+    inputs = prompt["6"]["inputs"]
+    prompt["6"] = {"class_type": "LatentCriticBestOfN", "inputs": {**inputs, **race, **limits, "vae": ["1", 2]}}
+    prompt["4"]["inputs"]["batch_size"] = 1
+    prompt["8"] = score(["6", 1])
+    run = run_workflow(keep(prompt, scores=["8", 2]))
+    assert run.success, run.error
+    (found,) = run.kept["scores"][0]
+    assert found.ok == (not looks) or found.reason
+
+
 def test_other_noise_levels_are_refused_by_name(run_workflow, head):
     run = run_workflow({**base(levels="500, 100"), **head, "8": score(["6", 0])})
     assert not run.success
