@@ -11,7 +11,7 @@ FOLDER = Path(__file__).resolve().parents[2] / "subgraphs"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.json"))
 INPUT, OUTPUT = -10, -20
 #: KSampler's widgets that make it quick.
-SMALL = {"steps": 1, "max_attempts": 2, "n": 4, "looks": "0.5"}
+SMALL = {"steps": 1, "max_attempts": 2}
 
 
 def read(name):
@@ -183,3 +183,11 @@ def test_the_overnight_queue_upscales_only_the_kept(run, comfyui_base):
     assert 1 <= len(upscaled) <= 3
     lines = (output / "subgraph/up/latent_critic.csv").read_text(encoding="utf-8").splitlines()
     assert len(lines) == 1 + len(upscaled)
+
+
+def test_best_of_16(run):
+    found = run("Best of 16 (Latent Critic)", n=4, steps=2, looks="0.5", shares="0.5")
+    assert [len(image) for image in found.kept["image"]] == [1]
+    assert found.kept["seed"][0] in range(4)
+    assert found.kept["noise"][0]["samples"].shape == found.kept["latent"][0]["samples"].shape
+    assert "Look after step 1 of 2" in found.kept["log"][0]
