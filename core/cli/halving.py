@@ -96,6 +96,7 @@ def _record(request: RecordRequest, arguments: argparse.Namespace) -> None:
     )
     from ..methods.judge import Judge
 
+    part, parts = _part(arguments.part)
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     model = None if arguments.model is None else Path(arguments.model)
@@ -103,7 +104,6 @@ def _record(request: RecordRequest, arguments: argparse.Namespace) -> None:
     first, *others = (Path(name) for name in arguments.record)
     recording = Recording(first, request, judge.spec, model_digest(model))
     known = {*recording.groups, *(number for path in others for number in read_recording(path)[1])}
-    part, parts = _part(arguments.part)
     missing = [number for number in range(part - 1, request.groups, parts) if number not in known]
     if not missing:
         return
