@@ -2,9 +2,8 @@
 
 A latent gets the same little noise each time, and the denoiser reads it up to the last tap that is asked for. It works
 on latents, since the model does: the decoder, and an encoder behind it, are left out. Cost per guided level: one
-denoiser forward cut at its last tap, and a backward through it. On a full-size SD 1.5 that backward costs several
-times a forward and its memory (``latent-critic speed`` and the scorer's card say how much), where psi of the judge
-costs a small CNN and the VAE's decoder.
+denoiser forward cut at its last tap, and a backward through it, whose time and memory are several times those of the
+forward. psi of the judge costs a small CNN instead, and the VAE's decoder, there and back.
 """
 
 from __future__ import annotations
