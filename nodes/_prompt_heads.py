@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import folder_paths
-from safetensors import SafetensorError, safe_open
 
 from ..core.errors import BadInput
 from ..core.methods.genziqa_authors import import_authors
-from ..core.methods.genziqa_file import KEY, load_genziqa
+from ..core.methods.genziqa_file import is_genziqa, load_genziqa
 
 if TYPE_CHECKING:
     from ..core.backbone.adaptation import AdaptableBackbone
@@ -32,7 +31,11 @@ def _names() -> list[str]:
 
 def head_choices() -> list[str]:
     """Our own GenzIQA heads, and pickles that may be the authors' context files."""
-    found = [name for name in _names() if name.endswith(_PICKLES) or (name.endswith(".safetensors") and _is_ours(name))]
+    found = [
+        name
+        for name in _names()
+        if name.endswith(_PICKLES) or (name.endswith(".safetensors") and is_genziqa(head_file(name)))
+    ]
     return found or [NOTHING]
 
 
@@ -40,14 +43,6 @@ def lora_choices() -> list[str]:
     """Files that may hold the authors' LoRA."""
     ours = set(head_choices())
     return [NO_LORA, *(name for name in _names() if name.endswith((".safetensors", ".bin")) and name not in ours)]
-
-
-def _is_ours(name: str) -> bool:
-    try:
-        with safe_open(head_file(name), framework="pt") as handle:
-            return KEY in (handle.metadata() or {})
-    except (OSError, SafetensorError):
-        return False
 
 
 def head_file(name: str) -> Path:

@@ -118,12 +118,9 @@ def _model(checkpoint: str | None) -> tuple[Any, Any, Any]:
 def _head(path: Path) -> tuple[str, Any]:
     """A head by its method, whatever wrote it."""
     from ..heads.head_file import load_head
-    from ..methods.genziqa_file import load_genziqa
+    from ..methods.genziqa_file import is_genziqa, load_genziqa
 
-    try:
-        head: Any = load_head(path)
-    except BadInput:
-        head = load_genziqa(path)
+    head: Any = load_genziqa(path) if is_genziqa(path) else load_head(path)
     return head.meta.method, head
 
 

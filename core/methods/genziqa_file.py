@@ -62,6 +62,15 @@ def _tensors(head: GenzHead) -> dict[str, Tensor]:
     return {name: value.cpu().contiguous().clone() for name, value in found.items()}
 
 
+def is_genziqa(path: str | Path) -> bool:
+    """Whether a file is a GenzIQA head of ours; False for one that is missing or damaged."""
+    try:
+        with safe_open(path, framework="pt") as handle:
+            return KEY in (handle.metadata() or {})
+    except (OSError, SafetensorError):
+        return False
+
+
 def load_genziqa(path: str | Path) -> GenzHead:
     """Read a head.
 

@@ -35,3 +35,23 @@ def test_the_bare_loop_makes_the_calls_that_it_states(pack, tiny, monkeypatch):
     of_scorer, calls[:] = list(calls), []
     speed.Bare(model, vae, backbone.embed(["a", "b", "c", "d"]).tokens).run(image)
     assert calls == of_scorer == [("encode", 1), ("forward", 12)]
+
+
+def test_genziqas_bare_loop_makes_the_calls_that_it_states(pack, tiny, monkeypatch):
+    """One VAE encode and one forward of 2 prompts × 2 levels; both prompts are embedded once."""
+    speed = pack("core.benchmark.speed_genziqa")
+    model, clip, vae = tiny.model("sd15"), tiny.clip("sd15"), tiny.vae()
+    backbone = pack("core.hosts.comfyui.adaptable").AdaptableComfyBackbone(model, clip, vae)
+    settings = pack("core.methods.genziqa_settings")
+    head = pack("core.methods.genziqa_head").untrained(backbone, settings.GenzSettings(timesteps=(33, 69), side=64))
+    scorer = pack("core.methods.genziqa").GenzIQA(backbone, head)
+    image = torch.rand(3, 64, 64)
+    calls = []
+    network = model.model.diffusion_model
+    network.register_forward_pre_hook(lambda module, args: calls.append(("forward", args[0].shape[0])))
+    encode = vae.encode
+    monkeypatch.setattr(vae, "encode", lambda pixels: calls.append(("encode", pixels.shape[0])) or encode(pixels))
+    scorer.score([image])
+    of_scorer, calls[:] = list(calls), []
+    speed.Bare(model, vae, backbone.embed_soft(head.prompts).tokens, [0.2, 0.3]).run(image)
+    assert calls == of_scorer == [("encode", 1), ("forward", 4)]

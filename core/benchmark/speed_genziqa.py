@@ -1,0 +1,74 @@
+"""What a GenzIQA score costs beside the network calls that it cannot do without, on ComfyUI's own objects."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..backbone.schedule import sigma_of_timestep
+from .speed_row import SpeedRow, time_row
+from .timing import Job, interleaved
+
+_TEXTS = 2
+CALLS = "1 VAE encode, 1 denoiser forward of 4 rows (2 prompts × 2 levels); prompts embedded once in both"
+
+
+def genziqa_rows(model: Any, clip: Any, vae: Any, *, repeats: int, side: int) -> list[SpeedRow]:
+    """Three rows: over its bare calls, ending early without the bias, linear in images.
+
+    Args:
+        model, clip, vae: ComfyUI's.
+        repeats: Interleaved runs behind each median.
+        side: Of the images, in pixels.
+    """
+    from ..hosts.comfyui.adaptable import AdaptableComfyBackbone
+    from ..methods.genziqa import GenzIQA
+    from ..methods.genziqa_head import untrained
+    from ..methods.genziqa_settings import FAST, GenzIQAOptions, GenzSettings
+
+    backbone = AdaptableComfyBackbone(model, clip, vae)
+    head = untrained(backbone, GenzSettings(timesteps=FAST, side=side))
+    scorer, early = GenzIQA(backbone, head), GenzIQA(backbone, head, GenzIQAOptions(bias=False))
+    images = list(torch.rand(2, 3, side, side, generator=torch.Generator().manual_seed(0)))
+    tokens = backbone.embed_soft(head.prompts).tokens
+    bare = Bare(model, vae, tokens, [sigma_of_timestep(t) for t in FAST])
+    jobs: dict[str, Job] = {
+        "one": lambda: scorer.score(images[:1]),
+        "bare": lambda: bare.run(images[0]),
+        "two": lambda: scorer.score(images),
+        "early": lambda: early.score(images[:1]),
+    }
+    row = partial(time_row, interleaved(jobs, repeats))
+    size = f"{side}×{side} px, {repeats} interleaved runs"
+    held = scorer.held_bytes()
+    holds = f"it holds {held['lora']} bytes of LoRA and {held['backup']} of originals"
+    over = f"1 image of {size}; bare: {CALLS}; {holds}"
+    return [
+        row("one", "bare", name="genziqa: over its bare calls", limit=1.05, detail=over),
+        row("two", "one", factor=2, name="genziqa: linear in images", limit=1.1, detail=f"2 images of {size}"),
+        row("early", "one", name="genziqa: without the bias over with it", limit=1.0, detail=f"1 image of {size}"),
+    ]
+
+
+class Bare:
+    """The network calls of one image's score on ComfyUI's own objects, and no more.
+
+    Calls: ``vae.encode`` once, ``apply_model`` once with a row for each prompt and level. Nothing is recorded, and no
+    LoRA is laid over the weights: ComfyUI merges it, so a forward costs the same.
+    """
+
+    def __init__(self, model: Any, vae: Any, tokens: Tensor, sigmas: list[float]) -> None:
+        self._network, self._vae, self._device = model.model, vae, model.load_device
+        self._context = tokens.to(self._device).repeat_interleave(len(sigmas), 0)
+        self._sigma = torch.tensor(sigmas * _TEXTS, device=self._device)
+
+    @torch.no_grad()
+    def run(self, image: Tensor) -> float:
+        """Encode, noise, one forward; reads one number back so that queued work is done."""
+        latent = self._vae.encode(image[None].movedim(1, -1)).to(self._device)
+        z = self._network.process_latent_in(latent).repeat(len(self._sigma), 1, 1, 1)
+        z_t = z + self._sigma.view(-1, 1, 1, 1) * torch.randn_like(z)
+        return float(self._network.apply_model(z_t, self._sigma, c_crossattn=self._context).mean())
