@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..data.rated import SPLITS
 from ..errors import BadInput
+from .ablate import add_ablation, run_ablate
 from .arguments import Subparsers, add_json, add_weights, check_targets, command
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ def add(subparsers: Subparsers) -> None:
     parser.add_argument("--csv", metavar="FILE", help="write CSV (- for standard output)")
     parser.add_argument("--markdown", metavar="FILE", help="write Markdown tables (- for standard output)")
     parser.add_argument("--plots", metavar="DIR", help="write PNGs: scatter with the fitted curve, bars by kind")
+    add_ablation(parser)
     parser.set_defaults(run=run)
 
 
@@ -109,6 +111,8 @@ def run(arguments: argparse.Namespace) -> int:
     _check(arguments)
     if arguments.comfyui is not None and not is_inside():
         return run_inside(arguments.comfyui, arguments.given)
+    if arguments.ablate:
+        return run_ablate(arguments)
     sets = [(name, root) for name, root in zip(arguments.data, arguments.root, strict=True)]
     loaded = [(name, None if name == "ladders" else _load(arguments, name, root), root) for name, root in sets]
     contestants, unmeasured = _contestants(arguments)

@@ -20,15 +20,20 @@ _EMBEDDED = "embedded"
 def add_model(parser: argparse.ArgumentParser) -> None:
     """Which model, and who runs it."""
     group = parser.add_argument_group("model")
+    add_model_name(group)
+    group.add_argument("--comfyui", type=Path, metavar="DIR", help="run by the ComfyUI in this folder")
+    group.add_argument("--checkpoint", type=Path, metavar="FILE", help="with --comfyui: a checkpoint file")
+    group.add_argument("--device", default="auto", help="cpu, cuda … (default: a GPU when there is one)")
+
+
+def add_model_name(group: Any) -> None:
+    """``--model``, in a group of arguments."""
     group.add_argument(
         "--model",
         default=_EMBEDDED,
         metavar="NAME",
         help="embedded (default), or a folder in diffusers' layout; run by diffusers unless --comfyui is given",
     )
-    group.add_argument("--comfyui", type=Path, metavar="DIR", help="run by the ComfyUI in this folder")
-    group.add_argument("--checkpoint", type=Path, metavar="FILE", help="with --comfyui: a checkpoint file")
-    group.add_argument("--device", default="auto", help="cpu, cuda … (default: a GPU when there is one)")
 
 
 def add_features(parser: argparse.ArgumentParser) -> None:
@@ -115,7 +120,7 @@ def _comfy_backbone(arguments: argparse.Namespace) -> Backbone:
     if arguments.checkpoint is not None:
         from ..hosts.comfyui.standalone import load_checkpoint
 
-        return ComfyBackbone(*load_checkpoint(arguments.checkpoint))
+        return ComfyBackbone(*load_checkpoint(Path(arguments.checkpoint)))
     from ..hosts.comfyui import embedded
     from ..nets.critic_ldm import SHIPPED
 

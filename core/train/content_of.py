@@ -1,0 +1,30 @@
+"""Contents of a few hundred pictures, read off the shipped judge's own network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from ..images import load_image
+from ..methods.judge import SHIPPED
+from ..nets.judge import statistics
+from ..nets.judge_file import read
+from ..nets.views import global_view
+from .content import content_groups, united
+
+_PER_GROUP = 8
+
+
+def contents(paths: Sequence[Path], groups: Sequence[str], share: float, seed: int = 0) -> list[int]:
+    """Pictures and their named groups → numbers that pictures of one content, or of one group, share.
+
+    Raises:
+        UnreadableFile: a picture cannot be read.
+        MissingDependency: scikit-learn is not installed.
+    """
+    network = read(SHIPPED)[0].backbone
+    with torch.inference_mode():
+        whole = torch.cat([statistics(network.features(global_view(load_image(path)))) for path in paths])
+    return united(content_groups(whole, _PER_GROUP, seed), groups, share)
