@@ -79,8 +79,8 @@ def headline(race: Race) -> str:
 def cost(race: Race) -> str:
     """What was saved."""
     return (
-        f"Denoiser calls: {race.computed} of {race.asked} image steps computed, {100 * race.saved:.0f} % saved "
-        "(an image and its unconditioned half count once)."
+        f"Denoiser calls: {race.computed} of {race.asked} made, one per image and noise level; "
+        f"{100 * race.saved:.0f} % saved."
     )
 
 

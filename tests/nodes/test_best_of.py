@@ -150,7 +150,7 @@ def test_the_saved_share_is_what_the_network_did_not_compute(run_workflow, graph
     assert log["rows_computed"] == counted / 2
     assert log["rows_asked"] == 8 * 5
     assert log["saved"] == pytest.approx(1 - 18 / 40)
-    assert "18 of 40 image steps computed, 55 % saved" in run.kept["log"][0]
+    assert "18 of 40 made, one per image and noise level; 55 % saved" in run.kept["log"][0]
     shown = run.outputs["6"]
     assert shown["best_of"][0]["saved"] == log["saved"]
     assert "55 % saved" in shown["text"][0]

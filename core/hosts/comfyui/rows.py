@@ -65,11 +65,16 @@ class LiveRows:
         def compute(first: int, last: int) -> list[torch.Tensor]:
             model_management.throw_exception_if_processing_interrupted()
             where = self.live[first:last]
-            if len(where) == self.rows:
-                return executor(model, conds, x, timestep, *rest)
-            return executor(model, rows_of(conds, where, self.rows), x[where], timestep[where], *rest)
+            whole = len(where) == self.rows
+            those = (conds, x, timestep) if whole else (rows_of(conds, where, self.rows), x[where], timestep[where])
+            found = executor(model, *those, *rest)
+            sizes.append(last - first)
+            return found
 
+        sizes: list[int] = []
         parts = in_chunks(len(self.live), self.at_once, compute)
+        # Live rows only become fewer: what ran out of memory once is not tried again.
+        self.at_once = max(sizes, default=self.at_once)
         if len(parts) == 1 and len(self.live) == self.rows:
             return parts[0]
         found = [x.clone() for _ in conds]

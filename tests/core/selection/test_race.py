@@ -89,7 +89,7 @@ def test_halving_in_a_race():
     }
     text = to_text(run, "A hint.")
     assert "1 of 6 candidates finished. Best: seed 105, 66.0." in text
-    assert "24 of 60 image steps computed, 60 % saved" in text
+    assert "24 of 60 made, one per image and noise level; 60 % saved" in text
     assert "A hint." in text
     assert "Look after step 2 of 10 (sigma 5): 6 live, 3 dropped." in text
     told = json.loads(json.dumps(to_dict(run)))
