@@ -34,6 +34,29 @@ def whole_file(path: str | Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+def sweep(folder: Path, name: str = "*") -> None:
+    """Remove what killed writers left beside files called ``name``: their process runs no more.
+
+    Does nothing on Windows, which offers no harmless way to ask for a process.
+    """
+    if os.name != "posix":
+        return
+    for leftover in folder.glob(f".{name}.*.tmp*"):
+        number = leftover.name.rpartition(".tmp")[0].rpartition(".")[2]
+        if number.isdigit() and not _runs(int(number)):
+            leftover.unlink(missing_ok=True)
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)  # signal 0 only asks
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # somebody else's
+        return True
+    return True
+
+
 def unwritable(path: Path, error: OSError) -> UnwritableFile:
     """What the system's refusal to write a file means to its user."""
     words = error.strerror or str(error) or type(error).__name__

@@ -10,6 +10,7 @@ from ..errors import BadInput
 from .speed_judge import judge_bytes_row, judge_rows
 from .speed_memory import memory_row
 from .speed_row import SpeedRow
+from .speed_tower import tower_rows
 
 __all__ = ["SpeedRequest", "SpeedRow", "run_speed"]
 
@@ -36,7 +37,7 @@ class SpeedRequest:
 
 
 def run_speed(request: SpeedRequest, watch: Callable[[SpeedRow], object] | None = None) -> list[SpeedRow]:
-    """Measure: six rows on the judge, and ten more on a loaded model where a ComfyUI folder is given.
+    """Measure: eight rows on the judge, and thirteen more on a loaded model where a ComfyUI folder is given.
 
     Args:
         request: What to measure.
@@ -56,6 +57,7 @@ def run_speed(request: SpeedRequest, watch: Callable[[SpeedRow], object] | None 
 def _rows(request: SpeedRequest) -> Iterator[SpeedRow]:
     yield judge_bytes_row()
     yield from judge_rows(request.repeats)
+    yield from tower_rows(request.repeats)
     yield memory_row(*request.folder)
     if request.comfyui is not None:
         from .speed_comfyui import comfyui_rows

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ..errors import UnreadableFile
-from ..files import whole_file
+from ..files import sweep, whole_file
 from ..images import load_image
 from ..nets.efficientnet_lite import EfficientNetLite0
 from ..nets.judge import describe, statistics
@@ -79,6 +79,7 @@ class FeatureCache:
         Raises:
             UnreadableFile: a picture cannot be read.
         """
+        sweep(self.folder)
         done = 0
         for shard in self._shards(paths):
             if not self._path(shard).exists():

@@ -19,6 +19,7 @@ from ..benchmark.agreement import Agreement, agreement
 from ..data.rated import RatedSet
 from ..data.split import split_by_group
 from ..errors import BadInput, UnwritableFile
+from ..files import sweep
 from ..methods.judge import SHIPPED
 from ..nets.efficientnet_lite import EfficientNetLite0, load_imagenet
 from ..nets.judge import JudgeHead, JudgeNetwork
@@ -116,6 +117,7 @@ def train_judge(request: JudgeRequest, watch: Watch | None = None) -> JudgeResul
         UnreadableFile: a picture or the backbone cannot be read.
         MissingDependency: scikit-learn is not installed.
     """
+    sweep(request.out.absolute().parent, request.out.name)
     found = gather(request, watch)
     validation = _validate(request, found, watch)
     head = fit_head(found.described, found.mos, request.settings, named(watch, "head"))

@@ -120,6 +120,17 @@ def test_the_judge_node_and_the_judge_by_default_agree(run_node, run_workflow):
     assert judge.spec.calibrated
 
 
+def test_fast_views_are_fewer_and_say_so(run_node):
+    full, fast = (
+        run_node("LatentCriticQualityJudge", {"views": views}).kept["scorer"][0] for views in ("full", "fast")
+    )
+    image = torch.rand(1, 3, 512, 512, generator=torch.Generator().manual_seed(0))
+    image[..., :256] = 0.5
+    assert full.score(image).values() != fast.score(image).values()
+    assert full.spec.digest != fast.spec.digest
+    assert "up to 2 native-scale" in fast.spec.size_policy
+
+
 def test_a_judge_of_ones_own_is_a_choice_and_is_read_again_when_it_changes(pack, run_node, tmp_path):
     import folder_paths
 
@@ -139,8 +150,10 @@ def test_a_judge_of_ones_own_is_a_choice_and_is_read_again_when_it_changes(pack,
     mine = tmp_path / "mine.safetensors"
     files.save(mine, network, facts)
     (tmp_path / "notes.txt").write_text("no judge")
-    (choices,) = (field.options for field in node.define_schema().inputs)
+    choices, views = (field.options for field in node.define_schema().inputs)
     assert choices == ["built in", "mine.safetensors"]
+    assert views == ["full", "fast"]
+    assert node.fingerprint_inputs("built in", "fast") != node.fingerprint_inputs("built in", "full")
     before = node.fingerprint_inputs("mine.safetensors")
     first = score(weights="mine.safetensors")
     assert first[0] == files.digest(mine)

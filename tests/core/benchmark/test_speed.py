@@ -10,6 +10,7 @@ from latent_critic.core.benchmark import speed, speed_judge, speed_memory
 from latent_critic.core.benchmark.speed import SpeedRequest, SpeedRow, run_speed
 from latent_critic.core.benchmark.speed_comfyui import comfyui_rows
 from latent_critic.core.benchmark.speed_row import time_row
+from latent_critic.core.benchmark.speed_tower import TowerScorer
 from latent_critic.core.benchmark.timing import Timings, interleaved
 from latent_critic.core.cli.main import main
 from latent_critic.core.errors import BadInput
@@ -36,11 +37,28 @@ def test_a_run_that_is_stopped_has_told_its_rows(monkeypatch, capsys):
 
     rows = [SpeedRow("quick", 1.0, 1.05, "time", "as measured")]
     monkeypatch.setattr(speed, "judge_rows", lambda repeats: rows)
+    monkeypatch.setattr(speed, "tower_rows", lambda repeats: [])
     monkeypatch.setattr(speed, "memory_row", killed)
     assert main(["speed"]) == 130
     out, err = capsys.readouterr()
     assert out == ""
     assert "quick: 1.000 of at most 1.05 (as measured)" in err.splitlines()
+
+
+def test_the_tower_has_the_size_of_a_vit_b_32():
+    """Parameters counted by hand from the published architecture."""
+    tower = TowerScorer().tower
+    layer = 4 * 768 * 768 + 4 * 768 + 2 * 768 * 3072 + 3072 + 768 + 4 * 768
+    ends = 3 * 32 * 32 * 768 + 768 + 50 * 768 + 2 * 768 + 2 * 768 + 768 * 512
+    assert sum(value.numel() for value in tower.parameters()) == 12 * layer + ends
+
+
+def test_the_tower_scores_rows_apart():
+    images = list(torch.rand(2, 3, 300, 260, generator=torch.Generator().manual_seed(1)))
+    scorer = TowerScorer()
+    both = scorer.score(images)
+    assert both == pytest.approx([scorer.score([image])[0] for image in images], abs=1e-5)
+    assert both[0] != both[1]
 
 
 def test_the_bare_loop_gives_the_judges_scores():
