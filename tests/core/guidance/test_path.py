@@ -274,6 +274,9 @@ def test_watch_is_told_and_may_stop(make, pictures, psi):
     assert set(totals) == {3 * len(LEVELS)}
     assert list(dones) == sorted(dones)
     assert dones[-1] == totals[0]
+    told.clear()
+    walk(make(), pictures(), None, zeta2=0.0, timesteps=(60, 0), start="inversion", watch=lambda *at: told.append(at))
+    assert told[-1] == (1 + 2 + 2, 5)  # up from t = 0 in one step, two levels, two measurements
 
     class Stop(Exception):
         pass
