@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 
+import numpy as np
 import pytest
 from latent_critic.core.cli import scorers
+from latent_critic.core.cli.benchmark_output import COLUMNS
+from PIL import Image
+
+from .conftest import Brightness
 
 CONTRACT = {"data", "split", "scorer", "backbone", "n", "srcc", "srcc_low", "srcc_high", "plcc", "krcc", "rmse"}
 
@@ -74,6 +80,11 @@ def test_pictures_without_a_score_are_named_and_make_code_one(cli, rated, scorer
         (["--data", "csv", "--root", "x", "--batch", "0"], "--batch"),
         (["--data", "csv", "--root", "x", "--json", "-", "--csv", "-"], "different output"),
         (["--data", "csv", "--root", "x", "--log", "."], "a file name for the output"),
+        (["--data", "csv", "--data", "ladders", "--root", "x"], "one --root for each --data"),
+        (["--data", "csv", "--root", "x", "--draws", "1"], "--draws 0, or at least 2"),
+        (["--data", "csv", "--root", "x", "--head", "h"], "--comfyui with --checkpoint or --head"),
+        (["--data", "csv", "--root", "x", "--comfyui", "."], "a ComfyUI folder"),
+        (["--data", "ladders", "--root", "nowhere"], "a folder of pictures for ladders"),
     ],
 )
 def test_bad_input(cli, rated, arguments, words):
@@ -94,3 +105,94 @@ def test_an_unreadable_picture_is_missing(cli, rated, scorer):
     assert code == 1
     assert json.loads(out)[0]["missing"] == 1
     assert "1 pictures got no score" in err
+
+
+def test_several_scorers_and_sets_in_one_run(cli, rated, scorer, tmp_path):
+    """The stand-in answers to every name, so it is compared with itself."""
+    targets = [part for form in ("json", "csv", "markdown") for part in (f"--{form}", tmp_path / f"b.{form}")]
+    code, _, _ = cli("benchmark", *rated, *rated, "--scorer", "judge", "--scorer", "judge", *targets)
+    assert code == 0
+    rows = json.loads((tmp_path / "b.json").read_text())
+    assert len(rows) == 4
+    assert list(rows[0])[: len(COLUMNS)] == list(COLUMNS), "the contract's columns come first"
+    assert [row["versus"] for row in rows] == [None, "judge", None, "judge"]
+    assert rows[1]["difference"] == 0.0
+    cells = list(csv.DictReader((tmp_path / "b.csv").read_text().splitlines()))
+    assert [float(cell["plcc_fitted"]) for cell in cells] == [row["plcc_fitted"] for row in rows]
+    assert "p (Holm): adjusted for all comparisons" in (tmp_path / "b.markdown").read_text()
+
+
+def test_a_run_that_was_stopped_goes_on(cli, rated, scorer, monkeypatch, tmp_path):
+    real = scorer.score
+
+    def killed(images, *rest, **options):
+        if scorer.seen >= 4:
+            raise KeyboardInterrupt
+        return real(images, *rest, **options)
+
+    monkeypatch.setattr(scorer, "score", killed)
+    assert cli("benchmark", *rated, "--resume", "kept", "--batch", "2")[0] == 130
+    (journal,) = (tmp_path / "kept").iterdir()
+    assert len(journal.read_text().splitlines()) == 5, "a heading, and four scores"
+    with journal.open("a") as handle:
+        handle.write('{"path": "torn')
+    monkeypatch.setattr(scorer, "score", real)
+    before = scorer.seen
+    code, out, _ = cli("benchmark", *rated, "--resume", "kept", "--json")
+    assert code == 0
+    assert scorer.seen - before == 4
+    assert json.loads(out)[0]["srcc"] == json.loads(cli("benchmark", *rated, "--json")[1])[0]["srcc"]
+
+
+def test_other_weights_never_take_these_scores(cli, rated, scorer, tmp_path):
+    cli("benchmark", *rated, "--resume", "kept")
+    scorer.spec = replace(scorer.spec, settings={"seed": 2})
+    before = scorer.seen
+    cli("benchmark", *rated, "--resume", "kept")
+    assert scorer.seen - before == 8
+    assert len(list((tmp_path / "kept").iterdir())) == 2
+
+
+def test_all_says_who_was_not_measured_and_why(cli, rated):
+    code, out, err = cli("benchmark", *rated, "--all", "--draws", "0", "--json")
+    assert code == 0
+    assert [row["scorer"] for row in json.loads(out)] == ["judge"]
+    assert json.loads(out)[0]["denoiser_calls"] == 0
+    assert "not measured: zero_shot: it needs a loaded model" in err
+
+
+def test_a_named_scorer_that_cannot_run_is_an_error(cli, rated):
+    code, _, err = cli("benchmark", *rated, "--scorer", "zero_shot")
+    assert code == 2
+    assert "name a ComfyUI folder with --comfyui" in err
+
+
+def test_ladders_as_a_set(cli, scorer, greys, tmp_path, monkeypatch):
+    monkeypatch.setattr(scorers, "load_scorer", lambda *_: scorer)
+    monkeypatch.chdir(tmp_path)
+    draw = np.random.default_rng(0)
+    (tmp_path / "good").mkdir()
+    Image.fromarray(draw.integers(0, 256, (40, 40, 3), dtype=np.uint8)).save(tmp_path / "good" / "a.png")
+    arguments = ("--data", "ladders", "--root", tmp_path / "good", "--resamples", 20, "--resume", "kept")
+    code, out, err = cli("benchmark", *arguments, "--json", "--markdown", tmp_path / "b.md")
+    assert code == 0
+    (row,) = json.loads(out)
+    assert set(row) >= CONTRACT
+    assert (row["data"], row["plcc"], row["missing"]) == ("ladders", None, 0)
+    assert row["share"] == row["falls"] / row["n"]
+    assert "held-out kind" in (tmp_path / "b.md").read_text()
+    assert "logged" in err
+    before = scorer.seen
+    assert json.loads(cli("benchmark", *arguments, "--json")[1])[0]["share"] == row["share"]
+    assert scorer.seen == before, "every rung was in the journal"
+
+
+def test_fast_policy_reaches_the_judge(cli, greys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    seen = []
+    monkeypatch.setattr(scorers, "load_scorer", lambda *given: seen.append(given) or Brightness())
+    paths = greys(10, 50, 90)
+    file = tmp_path / "pics" / "r.csv"
+    file.write_text("\n".join(f"{path.name},{place}" for place, path in enumerate(paths)))
+    assert cli("benchmark", "--data", "csv", "--root", file, "--policy", "fast")[0] == 0
+    assert seen == [("judge", "auto", None, "fast")]
