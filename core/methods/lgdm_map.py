@@ -14,7 +14,7 @@ import torch
 from ..errors import BadInput
 from ..heatmap import HeatMap, Part
 from ..nets.views import grid
-from ..taps.recorder import Grid
+from ..taps.recorder import Grid, Recorder
 from ..taps.shares import shares
 from .hyperfeature_progress import Progress
 from .hyperfeature_views import PictureViews, picture_views
@@ -48,13 +48,15 @@ def lgdm_map(features: Hyperfeatures, head: Head, image: Tensor, *, watch: Watch
 
 
 class _Contributions(Hyperfeatures):
-    """Hyperfeatures whose reducers give contributions [views · levels · h · w] in place of pooled features."""
+    """Hyperfeatures whose reducers give contributions [views · h · w] in place of pooled features."""
 
     def __init__(self, features: Hyperfeatures, head: Head, weights: Tensor) -> None:
         super().__init__(features.backbone, features.options, features.psi)
         self._weights, self._centre = weights, head.scaler.centre
         self._slots = {slot.name: slice(slot.start, slot.stop) for slot in head.layout.slots}
         self._grids: dict[str, Grid] = {}
+        self._running: Recorder | None = None
+        self._kinds: list[str] = []
 
     def parts(self, image: Tensor, watch: Watch | None) -> list[Part]:
         """All grids of one picture."""
@@ -66,6 +68,9 @@ class _Contributions(Hyperfeatures):
         found = []
         with torch.no_grad():
             for place, pixels in enumerate(views.pixels):
+                self._kinds = [
+                    kind for kind, places in zip(self.options.views, views.kinds, strict=True) if place in places
+                ]
                 target = pixels[None]
                 (row,) = self._rows(self.backbone.encode(target).float(), target, tell)
                 if row.features is None:
@@ -73,12 +78,16 @@ class _Contributions(Hyperfeatures):
                 found += self._parts_of(row.features, place, views, image)
         return found
 
-    def _pooled(self, tap: Tap) -> Reducer:
-        names = [(view, level) for view in self.options.views for level in range(len(self.sigmas))]
+    def _recorder(self, patterns: list[dict[str, Tensor]]) -> Recorder:
+        self._running = super()._recorder(patterns)
+        return self._running
 
+    def _pooled(self, tap: Tap) -> Reducer:
         def reduce(values: Tensor, grid_of: Grid) -> Tensor:
+            assert self._running is not None
             self._grids[tap.name] = Grid(*values.shape[-2:])
-            maps = [self._map(values, tap, level, view) for view, level in names]
+            # The recorder counts forwards, one for each noise level, and its reducers run inside them.
+            maps = [self._map(values, tap, self._running.calls, kind) for kind in self._kinds]
             return torch.stack(maps, 1).flatten(1)
 
         return reduce
@@ -97,16 +106,13 @@ class _Contributions(Hyperfeatures):
         for level in range(len(self.sigmas)):
             for tap in self.taps:
                 size = self._grids[tap.name]
-                length = len(self.options.views) * len(self.sigmas) * size.h * size.w
-                maps = (
-                    row[start : start + length].double().view(len(self.options.views), len(self.sigmas), size.h, size.w)
-                )
+                length = len(self._kinds) * size.h * size.w
+                maps = row[start : start + length].double().view(len(self._kinds), size.h, size.w)
                 start += length
-                for number, view in enumerate(self.options.views):
-                    places = views.kinds[number]
-                    if place in places:
-                        box = self._box(view, places.index(place), image)
-                        found.append(Part(maps[number, level] / len(places), *box, layer=f"{view} {level} {tap.name}"))
+                for values, kind in zip(maps, self._kinds, strict=True):
+                    places = views.kinds[self.options.views.index(kind)]
+                    box = self._box(kind, places.index(place), image)
+                    found.append(Part(values / len(places), *box, layer=f"{kind} {level} {tap.name}"))
         return found
 
     def _box(self, view: str, number: int, image: Tensor) -> tuple[float, float, float, float]:
