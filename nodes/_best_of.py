@@ -15,8 +15,9 @@ from comfy_api.latest import io
 from comfy_execution.graph_utils import ExecutionBlocker
 
 from ..core.errors import BadInput
-from ..core.hosts.comfyui.best_of import Moment, Sampled, Task, sample
+from ..core.hosts.comfyui.best_of import Moment, Sampled, sample
 from ..core.hosts.comfyui.facts import fingerprint
+from ..core.hosts.comfyui.sampling_task import Task
 from ..core.methods.contract import Scorer
 from ..core.records import ScoreBatch
 from ..core.selection.looks import Looks

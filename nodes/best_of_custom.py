@@ -6,7 +6,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..core.hosts.comfyui.best_of import custom_task
+from ..core.hosts.comfyui.sampling_task import custom_task
 from ._best_of import BestOf, best_of
 from ._best_of_inputs import SEES, outputs, race_inputs, rules_of, seed_input, seeds_of, start_inputs
 from ._sockets import CATEGORY_MAKING

@@ -59,7 +59,7 @@ def fitted(file: Path, target: Path, checkpoint: str, folder: str) -> Path:
             values[0] = checkpoint
         elif node["type"] == "EmptyLatentImage":
             values[:2] = 128, 128
-        elif node["type"] in ("KSampler", "LatentCriticReroll"):
+        elif node["type"] in ("KSampler", "LatentCriticReroll", "LatentCriticBestOfN"):
             values[2] = 2
         elif node["type"] == "LatentCriticLoadFolder":
             values[0] = folder
@@ -93,5 +93,6 @@ def test_a_shipped_workflow_runs_in_the_frontend(comfyui_server, sd15_checkpoint
     shown = [node for node in seen["shown"] if node["pictures"]]
     assert shown, "no node of ours shows a picture on the page"
     texts = [text for node in shown for text in node["texts"]]
-    assert any("images scored" in text or "stopped because" in text for text in texts), shown
+    words = ("images scored", "stopped because", "candidates finished")
+    assert any(word in text for text in texts for word in words), shown
     assert picture.stat().st_size > 20_000

@@ -2,6 +2,7 @@
 
 import importlib
 from itertools import pairwise
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -20,7 +21,10 @@ COUPLED = {"dpm_adaptive"}
 @pytest.fixture
 def host(comfyui, monkeypatch):
     monkeypatch.setattr("comfy.utils.PROGRESS_BAR_ENABLED", False)
-    return importlib.import_module("latent_critic.core.hosts.comfyui.best_of")
+    rooms = [
+        importlib.import_module(f"latent_critic.core.hosts.comfyui.{name}") for name in ("best_of", "sampling_task")
+    ]
+    return SimpleNamespace(**{name: value for room in rooms for name, value in vars(room).items()})
 
 
 @pytest.fixture
