@@ -71,18 +71,28 @@ try {
   const status = entry?.status.status_str ?? 'not done in time';
   const outputs = entry?.outputs ?? {};
 
-  // The pictures that our node shows: loaded images of a node of ours, drawn on the canvas.
+  // What ComfyUI's frontend offers as ready-made subgraphs.
+  const blueprints = await page.evaluate(() => {
+    const stores = document.querySelector('#vue-app')?.__vue_app__?.config.globalProperties.$pinia?._s;
+    return (stores?.get('subgraph')?.subgraphBlueprints ?? []).map((one) => one.display_name);
+  });
+
+  // The pictures that our node shows: loaded images of a node of ours, drawn on the canvas; or the report of a node
+  // inside a subgraph, which is not drawn.
   const shown = await page.waitForFunction(
     () => {
-      const found = window.app.graph._nodes
+      const inner = [...(window.app.graph.subgraphs?.values() ?? [])].flatMap((graph) => graph._nodes ?? graph.nodes);
+      const reported = inner.some((node) => node.type.startsWith('LatentCritic')
+        && node.widgets?.some((widget) => widget.name === 'latent_critic_report' && widget.value));
+      const found = [...window.app.graph._nodes, ...inner]
         .filter((node) => node.type.startsWith('LatentCritic'))
         .map((node) => ({
           type: node.type,
           pictures: (node.imgs ?? []).map((image) => ({ width: image.naturalWidth, src: image.src })),
           texts: (node.widgets ?? []).map((widget) => widget.value).filter((value) => typeof value === 'string'),
         }));
-      return found.some((node) => node.pictures.length && node.pictures.every((picture) => picture.width > 0))
-        ? found : false;
+      const drawn = found.some((node) => node.pictures.length && node.pictures.every((picture) => picture.width > 0));
+      return drawn || reported ? found : false;
     },
     null,
     { timeout: MINUTE, polling: 500 },
@@ -90,7 +100,9 @@ try {
 
   await page.evaluate(() => {
     document.querySelectorAll('.pi-times, .icon-\\[lucide--x\\]').forEach((mark) => {
-      if (mark.getBoundingClientRect().top < 40) mark.closest('button')?.click(); // the frontend's own news banner
+      // The frontend's own news banner; newer frontends have none, and the tabs of workflows in its place.
+      const banner = mark.getBoundingClientRect().top < 40 && !mark.closest('.workflow-tabs, .p-tablist');
+      if (banner) mark.closest('button')?.click();
     });
     // The whole graph in view, as a person would fit it before looking.
     const nodes = window.app.graph._nodes;
@@ -106,7 +118,7 @@ try {
   });
   await page.waitForTimeout(1500);
   await page.screenshot({ path: screenshot });
-  process.stdout.write(`${JSON.stringify({ nodes, missing, status, outputs, shown, complaints })}\n`);
+  process.stdout.write(`${JSON.stringify({ nodes, missing, status, outputs, shown, blueprints, complaints })}\n`);
 } finally {
   await browser.close();
 }

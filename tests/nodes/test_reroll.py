@@ -364,9 +364,9 @@ def test_walking_over_cached_attempts_takes_time_in_proportion(run_workflow, gra
     sampled.clear()
     seconds = []
     for attempts in (25, 99):
-        began = time.perf_counter()
+        began = time.process_time()  # other work on the machine does not count
         assert run_workflow(graph(max_attempts=attempts, steps=1)).success
-        seconds.append(time.perf_counter() - began)
+        seconds.append(time.process_time() - began)
     assert sampled == []
     assert seconds[1] < 12 * seconds[0]
 
@@ -439,7 +439,8 @@ def test_memory_is_flat_over_many_attempts_without_candidates(run_workflow, grap
     assert run.success, run.error
     assert len(scores_of(run)) == 60
     more = pictures_alive() - before
-    assert more >= 59 if keep else more <= 2
+    # With candidates ComfyUI's cache holds each picture once, as VAE Decode gave it, and we no copy.
+    assert 59 <= more <= 62 if keep else more <= 2
 
 
 def test_the_history_knows_the_seed_of_every_attempt(run_workflow, graph, pack, comfyui_base, monkeypatch):
