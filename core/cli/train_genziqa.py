@@ -77,6 +77,7 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--validate-every", type=int, metavar="STEPS")
     group.add_argument("--validate-on", type=int, metavar="N")
+    group.add_argument("--calibrate-on", type=int, metavar="N", help="pictures behind gain and offset (default: 128)")
     group.add_argument("--calibrated-on", metavar="WORDS", help="whose ratings these are (default: your ratings)")
     group.add_argument("--seed", type=int, help="(default: 0)")
     group.add_argument("--device", default="cpu")
@@ -117,7 +118,7 @@ def request_of(arguments: argparse.Namespace) -> GenzRequest:
 
     told = vars(arguments)
     names = ("context", "rank", "steps", "minutes", "batch", "rate", "limit", "share", "content", "validate_every",
-             "validate_on", "calibrated_on", "seed", "precision")  # fmt: skip
+             "validate_on", "calibrate_on", "calibrated_on", "seed", "precision")  # fmt: skip
     given: dict[str, Any] = {name: told[name] for name in names if told[name] is not None}
     reading: dict[str, Any] = {name: told[name] for name in ("bias_weight", "side") if told[name] is not None}
     if arguments.timesteps:
