@@ -9,6 +9,7 @@ from comfy_api.latest import io
 from ..core.errors import BadInput
 from ..core.hosts.comfyui.backbone import ComfyBackbone
 from ..core.methods.zero_shot import DEFAULT_PAIRS, ZeroShot, ZeroShotOptions
+from ._loaded import loaded_inputs, need_parts
 from ._sockets import CATEGORY_SCORERS, ScorerSocket
 
 
@@ -25,11 +26,7 @@ class ZeroShotScorer(io.ComfyNode):
             "the first or with the second prompt of each pair? No training and no second copy of the model. The scores "
             "rank images; they have no absolute scale, so use top k or percentile, not a threshold.",
             inputs=[
-                io.Model.Input(
-                    "model", tooltip="The diffusion model, with its LoRAs and patches: SD 1.5, SD 2.x, SDXL."
-                ),
-                io.Clip.Input("clip", tooltip="The text encoder of the same checkpoint."),
-                io.Vae.Input("vae", tooltip="The VAE of the same checkpoint."),
+                *loaded_inputs(),
                 io.String.Input(
                     "pairs",
                     multiline=True,
@@ -52,9 +49,7 @@ class ZeroShotScorer(io.ComfyNode):
     @classmethod
     def execute(cls, model: Any, clip: Any, vae: Any, pairs: str, size: int) -> io.NodeOutput:
         """Bind the scorer to the model."""
-        for name, part in (("MODEL", model), ("CLIP", clip), ("VAE", vae)):
-            if part is None:
-                raise BadInput(f"a {name}", "none", f"This checkpoint holds no {name}; load it with a node of its own.")
+        need_parts(model, clip, vae)
         backbone = ComfyBackbone(model, clip, vae)
         return io.NodeOutput(ZeroShot(backbone, parse_pairs(pairs), ZeroShotOptions(side=size or None)))
 
