@@ -73,7 +73,7 @@ def _add_scorers(parser: argparse.ArgumentParser) -> None:
     who.add_argument(
         "--comfyui", type=Path, metavar="DIR", help="a ComfyUI folder: scorers on a loaded model run inside it"
     )
-    who.add_argument("--checkpoint", metavar="FILE", help="the model to load there (default: the embedded one)")
+    who.add_argument("--checkpoint", metavar="FILE", help="its model, or a folder of train ldm (default: embedded)")
     who.add_argument(
         "--head", action="append", default=[], metavar="FILE", help="a head for that model; may be repeated"
     )

@@ -28,7 +28,7 @@ class ContestantRequest:
         weights: A judge's file, the shipped one when ``None``.
         policy: How many views the judge looks at.
         loaded: Whether ComfyUI's libraries are there, so that a model can be loaded.
-        checkpoint: The model's file; the embedded model when ``None``.
+        checkpoint: The model's file, or a folder that `latent-critic train ldm` wrote; the embedded one when ``None``.
         heads: Files of heads for that model; each knows its method.
     """
 
@@ -106,10 +106,12 @@ class _Loaded:
 
 
 def _model(checkpoint: str | None) -> tuple[Any, Any, Any]:
-    if checkpoint is None:
+    if checkpoint is None or Path(checkpoint).is_dir():
         from ..hosts.comfyui import embedded
+        from ..nets.critic_ldm import SHIPPED
 
-        return embedded.load_model(), embedded.load_clip(), embedded.load_vae()
+        folder = SHIPPED if checkpoint is None else Path(checkpoint)
+        return embedded.load_model(folder), embedded.load_clip(folder), embedded.load_vae(folder)
     from ..hosts.comfyui.standalone import load_checkpoint
 
     return load_checkpoint(Path(checkpoint))
