@@ -25,6 +25,7 @@ from ..taps.recorder import Recorder
 from ..taps.reducers import mean
 from .speed_genziqa import genziqa_rows
 from .speed_guidance import GUIDED_SIDE, guidance_rows
+from .speed_lgdm import lgdm_rows
 from .speed_probe import probe_row
 from .speed_row import SpeedRow, time_row
 from .timing import Job, interleaved
@@ -68,6 +69,7 @@ def main(arguments: list[str]) -> int:
     loaded = standalone.random_checkpoint()
     rows = measure(*loaded, repeats=int(repeats), side=int(side))
     rows += guidance_rows(*loaded, repeats=int(repeats), side=min(int(side), GUIDED_SIDE))
+    rows += lgdm_rows(*loaded, repeats=int(repeats), side=min(int(side), GUIDED_SIDE))
     Path(out).write_text(json.dumps([row.to_dict() for row in rows]), encoding="utf-8")
     return 0
 

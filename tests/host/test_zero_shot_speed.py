@@ -10,7 +10,8 @@ def test_the_process_beside_a_comfyui_gives_its_rows(comfyui_folder):
     from latent_critic.core.benchmark.speed_comfyui import comfyui_rows
 
     rows = {row.name: row for row in comfyui_rows(comfyui_folder, 1, side=64)}
-    assert len(rows) == 13
+    assert len(rows) == 15
+    assert rows["lgdm: over its bare calls"].limit == 1.05
     assert rows["guidance: over its bare calls"].limit == 1.05
     assert "3 noise levels of 7 taps read of 2 of 2 images" in rows["probe: over sampling without it"].detail
     assert "1 denoiser forward of 4 rows" in rows["genziqa: over its bare calls"].detail
@@ -57,3 +58,29 @@ def test_genziqas_bare_loop_makes_the_calls_that_it_states(pack, tiny, monkeypat
     of_scorer, calls[:] = list(calls), []
     speed.Bare(model, vae, backbone.embed_soft(head.prompts).tokens, [0.2, 0.3]).run(image)
     assert calls == of_scorer == [("encode", 1), ("forward", 4)]
+
+
+def test_lgdms_bare_loop_makes_the_calls_that_it_states(pack, tiny, monkeypatch):
+    """One encode, two forwards (the scorer's last one cut), two decodes at the first level, psi of both."""
+    speed = pack("core.benchmark.speed_lgdm")
+    model, clip, vae = tiny.model("sd15"), tiny.clip("sd15"), tiny.vae()
+    backbone = pack("core.hosts.comfyui.backbone").ComfyBackbone(model, clip, vae)
+    psi = pack("core.perceptual.judge").JudgePsi.load()
+    features = speed.features_of(backbone, psi, 64)
+    scorer = pack("core.methods.lgdm").Lgdm(backbone, speed.random_head(features), psi)
+    image = torch.rand(3, 64, 64)
+    backbone.embed([""])
+    calls = []
+
+    def note(owner, name, word):
+        plain = getattr(owner, name)
+        monkeypatch.setattr(owner, name, lambda *args, **rest: calls.append(word) or plain(*args, **rest))
+
+    model.model.diffusion_model.register_forward_pre_hook(lambda module, args: calls.append("forward"))
+    note(vae, "encode", "encode")
+    note(vae.first_stage_model, "decode", "decode")
+    note(psi, "features", "psi")
+    scorer.score([image])
+    of_scorer, calls[:] = sorted(calls), []
+    speed.BareLgdm(model, vae, psi, backbone.embed([""]).tokens).score(image)
+    assert sorted(calls) == of_scorer == sorted(["encode", "forward", "forward", "decode", "decode", "psi", "psi"])
