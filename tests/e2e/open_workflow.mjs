@@ -118,7 +118,16 @@ try {
   });
   await page.waitForTimeout(1500);
   await page.screenshot({ path: screenshot });
-  process.stdout.write(`${JSON.stringify({ nodes, missing, status, outputs, shown, blueprints, complaints })}\n`);
+  // The button of Keep Best of Session: its name before and after it was pressed.
+  const sessions = await page.evaluate(() => window.app.graph._nodes.flatMap((node) => {
+    const button = node.widgets?.find((widget) => widget.name === 'start a new session');
+    const session = node.widgets?.find((widget) => widget.name === 'session');
+    if (!button) return [];
+    const before = session.value;
+    button.callback();
+    return [[before, session.value]];
+  }));
+  process.stdout.write(`${JSON.stringify({ nodes, missing, status, outputs, shown, blueprints, sessions, complaints })}\n`);
 } finally {
   await browser.close();
 }

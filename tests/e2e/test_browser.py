@@ -96,3 +96,5 @@ def test_a_shipped_workflow_runs_in_the_frontend(comfyui_server, sd15_checkpoint
     words = ("images scored", "stopped because", "candidates finished")
     assert any(word in text for text in texts for word in words), shown
     assert picture.stat().st_size > 20_000
+    assert bool(seen["sessions"]) == ("LatentCriticKeepBest" in seen["nodes"])
+    assert all(after == f"{before} 2" for before, after in seen["sessions"])
