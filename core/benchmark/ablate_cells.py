@@ -82,7 +82,8 @@ def cells(base: HyperfeatureOptions, groups: tuple[str, ...], taps: tuple[Tap, .
 
 def _guided(base: HyperfeatureOptions, zeta1: float, zeta2: float) -> HyperfeatureOptions:
     found = superset(base)
-    return replace(found, kind="guided_path", guidance=replace(base.guidance, zeta1=zeta1, zeta2=zeta2))
+    guidance = replace(base.guidance, zeta1=zeta1, zeta2=zeta2)
+    return replace(found, kind="guided_path", guidance=guidance, psi=base.psi or "judge")
 
 
 def _own(base: HyperfeatureOptions) -> Callable[[Slot], bool]:
