@@ -28,7 +28,7 @@ def test_the_embedded_model_beside_the_judge(comfyui_folder, tmp_path, monkeypat
     judge, zero_shot = json.loads((tmp_path / "out.json").read_text())
     assert (judge["scorer"], judge["denoiser_calls"], judge["backbone"]) == ("judge", 0.0, None)
     assert zero_shot["scorer"] == "zero_shot"
-    assert zero_shot["backbone"].startswith("critic_ldm")
+    assert ":critic_ldm:" in zero_shot["backbone"]
     # Two pairs of prompts, two prompts each, three noise levels.
     assert zero_shot["denoiser_calls"] == 12.0
     assert zero_shot["versus"] == "judge"
