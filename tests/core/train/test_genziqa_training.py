@@ -314,3 +314,13 @@ def test_the_command_trains_and_goes_on(backbone, rated, tmp_path, capsys):
     assert head.meta.settings["training"]["losses"] == {"mse": 1.0, "rank": 0.0, "plcc": 1.0}
     with pytest.raises(BadInput, match="LOADER=PATH"):
         train_genziqa.rated("nothing")
+
+
+def test_accelerates_world_of_one_changes_no_gradient(genziqa):
+    world = genziqa.genziqa_world.Accelerated()
+    assert (world.rank, world.size, world.main) == (0, 1, True)
+    parameter, unused = torch.nn.Parameter(torch.ones(3)), torch.nn.Parameter(torch.ones(2))
+    parameter.grad = torch.tensor([1.0, -2.0, 3.0])
+    world.mean_gradients([parameter, unused])
+    assert parameter.grad.tolist() == [1.0, -2.0, 3.0]
+    assert unused.grad.tolist() == [0.0, 0.0]
