@@ -37,7 +37,7 @@ class SpeedRequest:
 
 
 def run_speed(request: SpeedRequest, watch: Callable[[SpeedRow], object] | None = None) -> list[SpeedRow]:
-    """Measure: eight rows on the judge, and thirteen more on a loaded model where a ComfyUI folder is given.
+    """Measure: eight rows on the judge, and fourteen more on a loaded model where a ComfyUI folder is given.
 
     Args:
         request: What to measure.

@@ -75,7 +75,7 @@ def main(arguments: list[str]) -> int:
 
 
 def measure(model: Any, clip: Any, vae: Any, *, repeats: int, side: int = _SIDE) -> list[SpeedRow]:
-    """Ten rows on ComfyUI's MODEL, CLIP and VAE."""
+    """Rows on ComfyUI's MODEL, CLIP and VAE."""
     from ..hosts.comfyui.backbone import ComfyBackbone
     from ..methods.judge import Judge
     from ..methods.zero_shot import ZeroShot, ZeroShotOptions
