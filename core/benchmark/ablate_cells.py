@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ..errors import BadInput
+from ..guidance.options import GuidanceOptions
 from ..heads.fit import FitOptions
 from ..heads.layout import Slot
 from ..methods.hyperfeature_options import HyperfeatureOptions
@@ -21,7 +22,8 @@ FREE = ("levels", "taps", "reducers", "views", "head")
 GROUPS = (*COSTLY, *FREE, "noise")
 #: Read beside the base's own, since pooling costs next to nothing.
 _MORE_REDUCERS = ("mean", "std", "logstd", "gmean3", "top10")
-_ZETA = 0.02
+#: For a base without that term.
+_ZETA = GuidanceOptions().zeta1
 
 
 @dataclass(frozen=True, slots=True)
