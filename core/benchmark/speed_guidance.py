@@ -13,8 +13,9 @@ from .speed_row import SpeedRow, time_row
 from .timing import Job, interleaved
 
 _LEVELS = (80, 40)
-#: Image side in pixels: a decoder's backward takes a CPU long, and the ratios do not need more.
-GUIDED_SIDE = 128
+#: Image side in pixels, and interleaved runs at most: a decoder's backward takes a CPU long. What a context of
+#: gradients costs does not grow with the picture; on much smaller ones than any model is made for it would show.
+GUIDED_SIDE, _MOST_REPEATS = 256, 3
 CALLS = (
     "2 levels, each 1 denoiser forward, 2 VAE decoder forwards and 2 backwards, 1 forward and 1 backward of "
     "the judge's psi; that psi once on the picture; texts embedded and the picture encoded before, in both"
@@ -29,6 +30,7 @@ def guidance_rows(model: Any, clip: Any, vae: Any, *, repeats: int, side: int) -
     from ..hosts.comfyui.backbone import ComfyBackbone
     from ..perceptual.judge import JudgePsi
 
+    repeats = min(repeats, _MOST_REPEATS)
     backbone, psi = ComfyBackbone(model, clip, vae), JudgePsi.load()
     images = torch.rand(2, 3, side, side, generator=torch.Generator().manual_seed(0))
     clean, text = backbone.encode(images), backbone.embed([""])
