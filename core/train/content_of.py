@@ -14,7 +14,7 @@ from ..nets.judge_file import read
 from ..nets.views import global_view
 from .content import content_groups, united
 
-_PER_GROUP = 8
+_PER_GROUP = 5
 
 
 def contents(paths: Sequence[Path], groups: Sequence[str], share: float, seed: int = 0) -> list[int]:
