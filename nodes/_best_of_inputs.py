@@ -58,13 +58,13 @@ def race_inputs() -> list[io.Input]:
         io.String.Input("seed_list", default="", tooltip="Seeds for the mode list, apart by commas: 7, 11, 42."),
         io.String.Input(
             "looks",
-            default="0.2, 0.4",
+            default="0.2, 0.6",
             tooltip="At which fractions of the steps the predicted clean images are scored, apart by commas. Empty: no "
             "look, every candidate is finished.",
         ),
         io.String.Input(
             "shares",
-            default="0.5, 0.25",
+            default="0.3, 0.6",
             tooltip="Which share of the running candidates goes on after each look, apart by commas. One number counts "
             "for every look: 0.5 is successive halving.",
         ),

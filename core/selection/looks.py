@@ -20,8 +20,8 @@ class Looks:
         keep: Share of the live candidates that goes on after each, each in (0, 1]; one for all looks, or one each.
     """
 
-    at: tuple[float, ...] = (0.2, 0.4)
-    keep: tuple[float, ...] = (0.5,)
+    at: tuple[float, ...] = (0.2, 0.6)
+    keep: tuple[float, ...] = (0.3, 0.6)
 
     def __post_init__(self) -> None:
         if any(not 0 < fraction < 1 for fraction in self.at) or any(a >= b for a, b in pairwise(self.at)):

@@ -181,8 +181,8 @@ def test_best_of_16(run_workflow, fitted):
     assert run.success, run.error
     found = by_type(run, prompt, "LatentCriticBestOfN")
     assert found["best_of"][0]["rows_asked"] == 16 * 5
-    assert found["best_of"][0]["rows_computed"] == 16 + 8 + 3 * 2
-    assert len(found["scores"]) == 2
+    assert found["best_of"][0]["rows_computed"] == 16 + 2 * 5 + 2 * 3
+    assert len(found["scores"]) == 3
     assert len(by_type(run, prompt, "SaveImage")["images"]) == 1
 
 

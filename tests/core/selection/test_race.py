@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from latent_critic.core.errors import BadInput
 from latent_critic.core.records import Score, ScoreBatch, ScoreSpec
@@ -15,6 +15,9 @@ from latent_critic.core.selection.race_log import headline, rows, to_dict, to_te
 
 SPEC = ScoreSpec("made up", scale=(0.0, 100.0), centre=50.0, spread=7.0)
 LOWER = ScoreSpec("error", direction="lower", centre=3.0, spread=0.3)
+
+#: A busy machine is no failure.
+unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def batch(values, spec=SPEC):
@@ -58,6 +61,7 @@ def test_numbers_in_words():
         parse_numbers("0.2, half", "looks")
 
 
+@unhurried
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=20), st.floats(0, 1))
 def test_the_quantile_is_numpys(values, q):
     assert quantile(values, q) == pytest.approx(float(np.quantile(values, q)), rel=1e-9, abs=1e-6)
@@ -184,6 +188,7 @@ def test_bad_input(make):
         make()
 
 
+@unhurried
 @given(st.lists(st.one_of(st.none(), st.floats(0, 100)), min_size=1, max_size=16), st.floats(0.01, 1), st.floats(0, 1))
 def test_the_best_scored_one_always_goes_on(values, share, q):
     run = race(len(values), abort=EarlyAbort("of this batch", q))
