@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
 
 import comfy.samplers
 from comfy_api.latest import io
 
-from ..core.hosts.comfyui.counting import count_calls
+from ..core.hosts.comfyui.counting import calls_of, count_calls
 from ..core.selection.seeds import MOST
+from ._inputs import one
 from ._reroll import judged
 from ._reroll_graph import WHOLE, link_inputs
 from ._sockets import CATEGORY_MAKING, AttemptSocket
@@ -17,7 +19,11 @@ from .reroll_step import INTERNAL
 
 
 class RerollSample(io.ComfyNode):
-    """KSampler, VAE Decode and the scorer, one after the other."""
+    """KSampler, VAE Decode and the scorer, one after the other.
+
+    It takes whole lists and walks over them as ComfyUI does over those of a KSampler: so a list of latents or prompts
+    is one attempt of several samplings here too.
+    """
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -26,6 +32,7 @@ class RerollSample(io.ComfyNode):
             display_name="Reroll Sample (internal)",
             category=CATEGORY_MAKING,
             description=INTERNAL,
+            is_input_list=True,
             is_deprecated=True,  # keeps it out of the frontend's search
             inputs=[
                 *link_inputs(raw=False),
@@ -39,28 +46,39 @@ class RerollSample(io.ComfyNode):
     @classmethod
     def execute(
         cls,
-        model: Any,
-        positive: Any,
-        negative: Any,
-        latent_image: Any,
-        vae: Any,
-        scorer: Any,
-        seed: int,
-        steps: int,
-        cfg: float,
-        sampler_name: str,
-        scheduler: str,
-        denoise: float,
-        again: bool,
+        model: Sequence[Any],
+        positive: Sequence[Any],
+        negative: Sequence[Any],
+        latent_image: Sequence[Any],
+        vae: Sequence[Any],
+        scorer: Sequence[Any],
+        seed: Sequence[int],
+        steps: Sequence[int],
+        cfg: Sequence[float],
+        sampler_name: Sequence[str],
+        scheduler: Sequence[str],
+        denoise: Sequence[float],
+        again: Sequence[
+            bool
+        ],  # not read: ComfyUI must not answer a second time with the attempt that forgot its pixels
     ) -> io.NodeOutput:
         """Sample as KSampler does, because it is KSampler that does."""
         kinds = import_module("nodes").NODE_CLASS_MAPPINGS  # ComfyUI's own module of that name
-        counted, calls = count_calls(model)
-        (latent,) = kinds["KSampler"]().sample(
-            counted, seed, steps, cfg, sampler_name, scheduler, positive, negative, latent_image, denoise
-        )
-        (images,) = kinds["VAEDecode"]().decode(vae, latent)
-        return io.NodeOutput(judged([images], [latent], calls.count, scorer, seed))
+        counted = [count_calls(each) for each in model]
+        settings = seed[0], steps[0], cfg[0], sampler_name[0], scheduler[0]
+        latents, images = [], []
+        for place in range(max(len(each) for each in (model, positive, negative, latent_image))):
+            (own, _), yes, no, start = (_at(each, place) for each in (counted, positive, negative, latent_image))
+            latents += kinds["KSampler"]().sample(own, *settings, yes, no, start, denoise[0])
+        for place in range(max(len(latents), len(vae))):
+            images += kinds["VAEDecode"]().decode(_at(vae, place), _at(latents, place))
+        spent = calls_of([calls for _, calls in counted], len(latents))
+        return io.NodeOutput(judged(images, latents, spent, one(scorer, "scorer"), seed[0]))
+
+
+def _at(values: Sequence[Any], place: int) -> Any:
+    """The value at a place; behind the end the last one, as in ComfyUI."""
+    return values[min(place, len(values) - 1)]
 
 
 def sampling_inputs(each: str = "attempt") -> list[io.Input]:

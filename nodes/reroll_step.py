@@ -9,7 +9,7 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..core.errors import BadInput
-from ..core.hosts.comfyui.counting import count_calls
+from ..core.hosts.comfyui.counting import calls_of, count_calls
 from ..core.methods.contract import Scorer
 from ..core.selection.seeds import MOST
 from ._inputs import one
@@ -106,9 +106,9 @@ def _run(session: list[Any]) -> Run:
 def _take(run: Run, first: int, given: dict[str, list[Any] | None]) -> None:
     """Count in the attempts that have come, in their order."""
     for place in range(GROUP):
-        found = given.get(lazy_name(place))
-        if found and isinstance(found[0], Sampled):
-            run.take(first + place, found[0])
+        found = one(given.get(lazy_name(place)), "an attempt")
+        if isinstance(found, Sampled):
+            run.take(first + place, found)
 
 
 class RerollAttempt(io.ComfyNode):
@@ -125,8 +125,8 @@ class RerollAttempt(io.ComfyNode):
             is_deprecated=True,  # keeps it out of the frontend's search
             inputs=[
                 io.Image.Input("new_images", tooltip="The images of the attempt."),
-                io.Latent.Input("new_latents", tooltip="Their latents."),
-                CallsSocket.Input("calls", tooltip="The denoiser calls that they took."),
+                io.Latent.Input("new_latents", tooltip="Their latents, one LATENT for each sampling."),
+                CallsSocket.Input("calls", tooltip="The counter of each model that they were sampled with."),
                 ScorerSocket.Input("scorer", tooltip="The scorer that judges the attempts."),
                 io.Int.Input("seed", default=0, min=0, max=MOST, tooltip="The seed of the attempt."),
             ],
@@ -143,7 +143,8 @@ class RerollAttempt(io.ComfyNode):
         seed: Sequence[int],
     ) -> io.NodeOutput:
         """Score, and keep what the step needs."""
-        return io.NodeOutput(judged(new_images, new_latents, calls[0].count, one(scorer, "scorer"), seed[0]))
+        spent = calls_of(calls, len(new_latents))
+        return io.NodeOutput(judged(new_images, new_latents, spent, one(scorer, "scorer"), seed[0]))
 
 
 class CountCalls(io.ComfyNode):
@@ -160,7 +161,7 @@ class CountCalls(io.ComfyNode):
             inputs=[io.Model.Input("model", tooltip="The model to sample with.")],
             outputs=[
                 io.Model.Output("counted", "model", "The same model."),
-                CallsSocket.Output("calls", "calls", "How often the latest sampling has called it."),
+                CallsSocket.Output("calls", "calls", "Counts how often each sampling calls it."),
             ],
         )
 

@@ -422,6 +422,54 @@ def test_without_candidates_and_without_a_score(run_workflow, graph):
     assert run.kept["passed"] == [False]
 
 
+@pytest.mark.parametrize("keep", [True, False])
+def test_a_list_of_latents_is_one_attempt_of_several_samplings(run_workflow, graph, sampled, comfyui, run_node, keep):
+    latents = [{"samples": torch.full((count, 4, 8, 8), level)} for count, level in ((1, 0.0), (2, 0.5))]
+    prompt = graph(max_attempts=2, keep_candidates=keep)
+    prompt["9"] = {"class_type": "TestGive", "inputs": {"key": "latents"}}
+    comfyui.NODE_CLASS_MAPPINGS["TestGive"].values["latents"] = latents
+    prompt["6"]["inputs"]["latent_image"] = ["9", 0]
+    run = run_workflow(prompt)
+    assert run.success, run.error
+    assert sampled == [40, 40, 41, 41]
+    rows = log_of(run)["attempts"]
+    assert [(row["seed"], row["image"]) for row in rows] == [(seed, image) for seed in (40, 41) for image in range(3)]
+    assert log_of(run)["calls"] == 8
+    assert len(run.kept["candidates"]) == (6 if keep else 1)
+    (best,) = (row for row in rows if row["best"])
+    assert run.kept["score"] == [best["score"]] == [max(row["score"] for row in rows)]
+    which = 0 if best["image"] == 0 else 1
+    links = {name: prompt["6"]["inputs"][name] for name in ("model", "positive", "negative", "latent_image")}
+    lone = {key: prompt[key] for key in "1239"}
+    lone["7"] = {"class_type": "KSampler", "inputs": {**links, **SAMPLING, "seed": best["seed"]}}
+    lone["8"] = {"class_type": "TestKeep", "inputs": {"name": "latent", "value": ["7", 0]}}
+    made = run_workflow(lone).kept["latent"][which]["samples"][best["image"] - which :][:1]
+    assert torch.equal(run.kept["latent"][0]["samples"], made)
+
+
+@pytest.mark.parametrize("keep", [True, False])
+@pytest.mark.parametrize("models", [1, 2])
+def test_the_calls_of_a_list_of_prompts_are_all_counted(run_workflow, graph, sampled, comfyui, run_node, keep, models):
+    prompt = graph(max_attempts=5, max_calls=12, keep_candidates=keep)
+    prompt["9"] = {"class_type": "TestGive", "inputs": {"key": "texts"}}
+    prompt["10"] = {"class_type": "TestGive", "inputs": {"key": "models"}}
+    prompt["11"] = {
+        "class_type": "TestTinyCheckpoint",
+        "inputs": {"family": "sd15", "seed": ["10", 0]},
+    }
+    values = comfyui.NODE_CLASS_MAPPINGS["TestGive"].values
+    values["texts"], values["models"] = ["a cat", "a dog", "a bird"], [0, 1][:models]
+    prompt["2"]["inputs"]["text"] = ["9", 0]
+    prompt["6"]["inputs"]["model"] = ["11", 0]
+    run = run_workflow(prompt)
+    assert run.success, run.error
+    assert sampled == [40, 40, 40, 41, 41, 41]
+    log = log_of(run)
+    assert log["calls"] == 12
+    assert [row["calls"] for row in log["attempts"]] == [6] * 6
+    assert "denoiser call" in log["stopped"]
+
+
 def pictures_alive():
     """How many pictures of 64 × 64 pixels this process holds; a view counts as what it is cut from."""
     gc.collect()

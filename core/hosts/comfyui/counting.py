@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from comfy.patcher_extension import CallbacksMP, WrappersMP
@@ -11,28 +11,38 @@ _KEY = "latent_critic_calls"
 
 
 class Calls:
-    """Model evaluations of the latest sampling on one MODEL: once a step for euler, twice for heun.
+    """Model evaluations on one MODEL, by sampling: once a step for euler, twice for heun.
 
     The conditioned and the unconditioned half of one evaluation count as one call.
     """
 
     def __init__(self) -> None:
-        self.count = 0
+        self._counts: list[int] = []
 
     def __repr__(self) -> str:
-        return f"{self.count} calls"
+        return f"{sum(self._counts)} calls"
 
-    def _restart(self, *_: Any) -> None:
-        self.count = 0
+    def latest(self, samplings: int) -> int:
+        """Evaluations of the latest samplings, so many of them: ComfyUI may hold the counter longer than a run."""
+        return sum(self._counts[-samplings:]) if samplings > 0 else 0
+
+    def _begin(self, *_: Any) -> None:
+        self._counts.append(0)
 
     def _evaluate(self, executor: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        self.count += 1
+        self._counts[-1] += 1
         return executor(*args, **kwargs)
 
 
 def count_calls(model: Any) -> tuple[Any, Calls]:
     """A clone of a MODEL, and the counter that follows whatever is sampled with it."""
     clone, calls = model.clone(), Calls()
-    clone.add_callback_with_key(CallbacksMP.ON_PRE_RUN, _KEY, calls._restart)
+    clone.add_callback_with_key(CallbacksMP.ON_PRE_RUN, _KEY, calls._begin)
     clone.add_wrapper_with_key(WrappersMP.PREDICT_NOISE, _KEY, calls._evaluate)
     return clone, calls
+
+
+def calls_of(counters: Sequence[Calls], samplings: int) -> int:
+    """Evaluations of so many samplings with a list of models: one each, and the last model serves all that are left."""
+    last = len(counters) - 1
+    return sum(counter.latest(1) for counter in counters[:last]) + counters[last].latest(samplings - last)
