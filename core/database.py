@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sqlite3
 import time
 from collections.abc import Callable
@@ -25,7 +26,7 @@ class Layout:
         application: A number > 0 in the file's header by which our own files are known.
         version: Of the schema, ≥ 1; a file of a higher version is refused.
         schema: SQL statements that make it.
-        wal: Write-ahead log: readers never wait. Without it the file has no companions while it is closed or open.
+        wal: Write-ahead log: :func:`read` never waits. Without it the file has no companions, closed or open.
     """
 
     application: int
@@ -52,6 +53,7 @@ def transact(
         UnreadableFile: the file is damaged, another program's, or of a newer version.
         UnwritableFile: the file cannot be opened or written, or another program holds it.
     """
+    before = _identity(path)
     try:
         return _once(path, layout, work, timeout)
     except sqlite3.DatabaseError as error:
@@ -63,11 +65,62 @@ def transact(
             raise UnreadableFile(
                 f"a database at {path}", str(error), "Name the right file, or move this one away: a new one is made."
             ) from error
-        _log.warning("%s is damaged (%s). It was renamed to %s, and a new one begins.", path, error, _aside(path))
+        # Another process may have found the damage first: then the file at this path is its new, sound one.
+        if _identity(path) == before:
+            _log.warning("%s is damaged (%s). It was renamed to %s, and a new one begins.", path, error, _aside(path))
     try:
         return _once(path, layout, work, timeout)
     except sqlite3.DatabaseError as error:
         raise UnwritableFile(f"to write {path.name}", str(error), f"Check the disk that holds {path}.") from error
+
+
+def read(path: Path, layout: Layout, work: Callable[[sqlite3.Connection], T], *, timeout: float = 10.0) -> T:
+    """Run ``work``, which only reads, on the state of this moment; a missing file reads as an empty one.
+
+    Needs no right to write. With ``layout.wal`` it waits for no writer.
+
+    Raises:
+        UnreadableFile: the file is damaged, another program's, of a newer version, or cannot be opened.
+    """
+    try:
+        if not path.exists():
+            with closing(_empty(layout)) as db:
+                return work(db)
+        try:
+            return _look(path, layout, work, "mode=ro", timeout)
+        except sqlite3.OperationalError:
+            # Beside a file in WAL mode a reader makes a companion; where nobody may do that, nobody writes either.
+            if os.access(path.parent, os.W_OK):
+                raise
+            return _look(path, layout, work, "mode=ro&immutable=1", timeout)
+    except sqlite3.DatabaseError as error:
+        raise UnreadableFile(
+            f"a database at {path}", str(error), "Name the right file, check its rights, or move it away."
+        ) from error
+
+
+def _look(path: Path, layout: Layout, work: Callable[[sqlite3.Connection], T], flags: str, timeout: float) -> T:
+    address = f"{path.absolute().as_uri()}?{flags}"
+    with closing(sqlite3.connect(address, uri=True, timeout=timeout, isolation_level=None)) as db:
+        db.execute("BEGIN")
+        if _is_ours(db, path, layout):
+            return work(db)
+    with closing(_empty(layout)) as db:
+        return work(db)
+
+
+def _empty(layout: Layout) -> sqlite3.Connection:
+    db = sqlite3.connect(":memory:", isolation_level=None)
+    _lay_out(db, layout)
+    return db
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _once(path: Path, layout: Layout, work: Callable[[sqlite3.Connection], T], timeout: float) -> T:

@@ -11,15 +11,17 @@ import json
 import os
 import sqlite3
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from .database import Layout, transact
+from .database import Layout, read, transact
 from .errors import BadInput
 from .records import Score, ScoreBatch, ScoreSpec
+
+T = TypeVar("T")
 
 _LAYOUT = Layout(
     application=0x4C434869,  # "LCHi"
@@ -47,11 +49,20 @@ VARIABLE = "LATENT_CRITIC_HISTORY"
 
 
 def location(default: Path) -> Path | None:
-    """The file that the environment variable names, else the default; ``None`` when the history is switched off."""
+    """The file that the environment variable names, else the default; ``None`` when the history is switched off.
+
+    Raises:
+        BadInput: the variable names the home folder of somebody who has none.
+    """
     chosen = os.environ.get(VARIABLE, "").strip()
     if chosen.lower() in ("off", "0", "no", "false"):
         return None
-    return default if chosen.lower() in ("", "on", "1", "yes", "true") else Path(chosen).expanduser()
+    if chosen.lower() in ("", "on", "1", "yes", "true"):
+        return default
+    try:
+        return Path(chosen).expanduser()
+    except RuntimeError as error:
+        raise BadInput(f"a file, on or off in {VARIABLE}", repr(chosen), f"No such home folder ({error}).") from error
 
 
 def in_user_folder(folder: str | Path) -> Path:
@@ -103,8 +114,9 @@ class Choice:
 class History:
     """The history in one file, which is made on first use. Nothing stays open between calls.
 
-    Every method raises UnwritableFile where the file cannot be written, and UnreadableFile where it is damaged
-    (unless ``set_damaged_aside``), newer, or another program's.
+    Reading needs no right to write and waits for no writer. Writing raises UnwritableFile where the file cannot be
+    written; every method raises UnreadableFile where it is damaged (writing only without ``set_damaged_aside``), newer,
+    or another program's.
     """
 
     def __init__(
@@ -172,7 +184,7 @@ class History:
                 row["first"], row["last"] = _iso(row["first"]), _iso(row["last"])
             return rows
 
-        return transact(self.path, _LAYOUT, work, **self._options)
+        return self._read(work)
 
     def query(self, choice: Choice | None = None, most: int | None = None) -> list[dict[str, Any]]:
         """Scores with :data:`COLUMNS`, newest first; ``most`` limits them. ``spec`` is the digest of the settings."""
@@ -181,12 +193,7 @@ class History:
             f"SELECT at AS time, scorer, model, scores.spec AS spec, value AS score, reason, seed, prompt, image"
             f" FROM scores JOIN specs ON digest = scores.spec{where} ORDER BY scores.id DESC LIMIT ?"
         )
-        rows = transact(
-            self.path,
-            _LAYOUT,
-            lambda db: _dicts(db.execute(text, [*values, -1 if most is None else most])),
-            **self._options,
-        )
+        rows = self._read(lambda db: _dicts(db.execute(text, [*values, -1 if most is None else most])))
         return [
             {**row, "time": _iso(row["time"]), "seed": None if row["seed"] is None else int(row["seed"])}
             for row in rows
@@ -194,10 +201,11 @@ class History:
 
     def specs(self) -> dict[str, ScoreSpec]:
         """What the scores mean, by digest."""
-        found = transact(
-            self.path, _LAYOUT, lambda db: db.execute("SELECT digest, spec FROM specs").fetchall(), **self._options
-        )
+        found = self._read(lambda db: db.execute("SELECT digest, spec FROM specs").fetchall())
         return {digest: ScoreSpec.from_dict(json.loads(text)) for digest, text in found}
+
+    def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        return read(self.path, _LAYOUT, work, timeout=self._options["timeout"])
 
     def prune(self, keep: int, choice: Choice | None = None) -> int:
         """Remove all but the newest ``keep`` of the chosen scores; returns how many went."""
@@ -266,11 +274,18 @@ def _median(db: sqlite3.Connection, digest: str, where: str, values: Sequence[An
 def _prune_to(db: sqlite3.Connection, cap: int) -> None:
     first, last = db.execute("SELECT min(id), max(id) FROM scores").fetchone()
     # Counting reads the whole table; the span of the numbers, which is at least the count, does not.
-    if first is None or last - first < cap or db.execute("SELECT count(*) FROM scores").fetchone()[0] <= cap:
+    if first is None or last - first < cap:
         return
-    # A little more than needed, so that this is seldom done.
-    keep = cap - cap // 20
-    db.execute("DELETE FROM scores WHERE id IN (SELECT id FROM scores ORDER BY id DESC LIMIT -1 OFFSET ?)", [keep])
+    count = db.execute("SELECT count(*) FROM scores").fetchone()[0]
+    if count <= cap:
+        return
+    # Previews of half-finished images come in great numbers: they go before any finished image's score. A little more
+    # than needed goes, so that this is seldom done.
+    oldest = (
+        "SELECT scores.id FROM scores JOIN specs ON digest = scores.spec"
+        " ORDER BY json_extract(specs.spec, '$.settings.preview') IS NULL, scores.id LIMIT ?"
+    )
+    db.execute(f"DELETE FROM scores WHERE id IN ({oldest})", [count - cap + cap // 20])
     _drop_unused(db)
 
 

@@ -10,11 +10,12 @@ found = latent_critic.best_of(generate, n=16, halving=latent_critic.Halving((0.5
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 from inspect import isgeneratorfunction
-from typing import Any, TypeVar, overload
+from operator import index
+from typing import Any, SupportsIndex, TypeVar, overload
 
 import torch
 from PIL import Image
@@ -43,7 +44,7 @@ def reroll(
     attempts: int = 8,
     calls: int | None = None,
     seconds: float | None = None,
-    seeds: int | Iterable[int] = 0,
+    seeds: SupportsIndex | Iterable[int] = 0,
     seed_mode: SeedMode = "increment",
     stop_at_first_good: bool = True,
     count_calls: Callable[[], int] | None = None,
@@ -82,8 +83,8 @@ def best_of(
     generate: Callable[[int], T],
     scorer: Scorer | None = None,
     *,
-    n: int = 8,
-    seeds: int | Iterable[int] = 0,
+    n: int | None = None,
+    seeds: SupportsIndex | Iterable[int] = 0,
     seed_mode: SeedMode = "increment",
     keep_images: bool = False,
 ) -> Rerolled[T]: ...
@@ -94,12 +95,13 @@ def best_of(
     generate: Callable[[int], Generator[T, None, T]],
     scorer: Scorer | None = None,
     *,
-    n: int = 8,
-    seeds: int | Iterable[int] = 0,
+    n: int | None = None,
+    seeds: SupportsIndex | Iterable[int] = 0,
     seed_mode: SeedMode = "increment",
     halving: Halving,
     abort: EarlyAbort | None = None,
     history: History | None = None,
+    at: Mapping[str, Any] | None = None,
 ) -> Halved[T]: ...
 
 
@@ -107,13 +109,14 @@ def best_of(
     generate: Callable[[int], Any],
     scorer: Scorer | None = None,
     *,
-    n: int = 8,
-    seeds: int | Iterable[int] = 0,
+    n: int | None = None,
+    seeds: SupportsIndex | Iterable[int] = 0,
     seed_mode: SeedMode = "increment",
     keep_images: bool = False,
     halving: Halving | None = None,
     abort: EarlyAbort | None = None,
     history: History | None = None,
+    at: Mapping[str, Any] | None = None,
 ) -> Any:
     """The best of ``n`` seeds: each generated to the end, or, with ``halving``, only the promising ones.
 
@@ -122,38 +125,49 @@ def best_of(
             at each look (such as the predicted clean image after a fifth of the steps) and returns the finished image.
             A generator that is dropped is closed: what stands in its ``finally`` still runs.
         scorer: Judges images and previews; without one the built-in judge does (0 to 100).
-        n: How many seeds.
+        n: How many seeds: 8, or all that are listed, unless you say otherwise.
         seeds: The first seed, or the seeds themselves.
         seed_mode: How to go on from the first seed: ``increment`` or ``random``.
         keep_images: Without halving: keep all images. Without it only the best is held in memory.
         halving: How many go on after each look.
         abort: With halving: drop those that are far behind at a look.
         history: Where previews are recorded and compared, for an abort ``of history``.
+        at: With a history: what earlier previews must share with these to be compared, apart from the scorer and the
+            number of the look, such as ``{"model": "sd15", "steps": 20, "looks": [0.2, 0.4]}``.
 
     Returns:
         With halving a ``Halved``: ``image``, ``score``, ``seed``, ``looks``, ``finished``, ``cost(at)``; otherwise as
         :func:`reroll` without a threshold.
 
     Raises:
-        BadInput: no seeds, something that is no image, a generator without halving, or previews that do not fit the
-            looks.
+        BadInput: no seeds, something that is no image, a generator without halving, previews that do not fit the
+            looks, or a history without ``at``.
     """
+    if n is None:
+        seeds = tuple(seeds) if isinstance(seeds, Iterable) else seeds
+        n = len(seeds) if isinstance(seeds, tuple) else 8
     if halving is None:
         if isgeneratorfunction(generate):
             raise BadInput("halving for a generator", "none", "Give halving=Halving((0.5,)), one share per preview.")
         return reroll(generate, scorer, attempts=n, seeds=seeds, seed_mode=seed_mode, keep_images=keep_images)
+    if history is not None and not at:
+        remedy = 'Give for example at={"model": "sd15", "steps": 20, "looks": [0.2, 0.4]}.'
+        raise BadInput("at: what makes previews of different runs comparable", "none", remedy)
     order = _order(seeds, seed_mode).first(RerollPolicy(attempts=n).attempts)
-    standing = None if history is None else partial(_standing, history)
+    standing = None if history is None else partial(_standing, history, at or {})
     return halve(generate, _AnyImage(scorer or Judge.load()), halving, order, abort=abort, standing=standing)
 
 
-def _order(seeds: int | Iterable[int], mode: SeedMode) -> Seeds:
-    return Seeds(seeds, mode) if isinstance(seeds, int) else Seeds(mode="list", listed=tuple(seeds))
+def _order(seeds: SupportsIndex | Iterable[int], mode: SeedMode) -> Seeds:
+    # Whatever counts as an integer is one, such as numpy's.
+    if isinstance(seeds, Iterable):
+        return Seeds(mode="list", listed=tuple(index(seed) for seed in seeds))
+    return Seeds(index(seeds), mode)
 
 
-def _standing(history: History, look: int, scores: ScoreBatch) -> list[Place | None]:
+def _standing(history: History, at: Mapping[str, Any], look: int, scores: ScoreBatch) -> list[Place | None]:
     """Record previews, apart from finished images and from other looks; where each stands among earlier ones."""
-    spec = replace(scores.spec, settings={**scores.spec.settings, "preview": {"look": look}})
+    spec = replace(scores.spec, settings={**scores.spec.settings, "preview": {**at, "look": look}})
     found = history.record(replace(scores, spec=spec), [None] * len(scores))
     return [None if place is None else (place.percentile, place.among) for place in found]
 

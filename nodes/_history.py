@@ -20,6 +20,8 @@ from ._inputs import Stack
 
 #: A percentile of fewer earlier scores says nothing.
 LEAST = 20
+#: Seconds that a scoring waits for another process's write; a warning is better than a queue that stands still.
+_PATIENCE = 2.0
 
 
 def history_file() -> Path | None:
@@ -32,15 +34,7 @@ def remember(images: Stack, batch: ScoreBatch, prompts: Sequence[str] | None = N
 
     A history that cannot be written is a warning, once, and never an error.
     """
-    path = history_file()
-    if path is None:
-        return batch
-    history = History(path, set_damaged_aside=True, timeout=5.0)
-    try:
-        found = history.record(batch, [pixel_hash(single) for single in images.singles], prompts)
-    except LatentCriticError as error:
-        _warn(f"The history of scores is not written: {error} ({VARIABLE}=off switches it off.)")
-        return batch
+    found = _recorded(images, batch, prompts)
     scores = tuple(_standing(score, standing) for score, standing in zip(batch, found, strict=True))
     return replace(batch, scores=scores)
 
@@ -53,17 +47,20 @@ def places_among_previews(images: Stack, batch: ScoreBatch, at: Mapping[str, Any
     Returns:
         For each (percentile, among how many earlier ones); ``None`` without a score, an earlier one, or a history.
     """
-    path = history_file()
-    if path is None:
-        return [None] * len(batch)
     spec = replace(batch.spec, settings={**batch.spec.settings, "preview": dict(at)})
+    found = _recorded(images, replace(batch, spec=spec))
+    return [None if standing is None else (standing.percentile, standing.among) for standing in found]
+
+
+def _recorded(images: Stack, batch: ScoreBatch, prompts: Sequence[str] | None = None) -> list[Standing | None]:
     try:
-        history = History(path, set_damaged_aside=True, timeout=5.0)
-        found = history.record(replace(batch, spec=spec), [pixel_hash(single) for single in images.singles])
+        path = history_file()
+        if path is not None:
+            history = History(path, set_damaged_aside=True, timeout=_PATIENCE)
+            return history.record(batch, [pixel_hash(single) for single in images.singles], prompts)
     except LatentCriticError as error:
         _warn(f"The history of scores is not written: {error} ({VARIABLE}=off switches it off.)")
-        return [None] * len(batch)
-    return [None if standing is None else (standing.percentile, standing.among) for standing in found]
+    return [None] * len(batch)
 
 
 def pixel_hash(image: torch.Tensor) -> str:

@@ -16,8 +16,9 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from latent_critic.core import database
 from latent_critic.core.errors import BadInput, UnreadableFile, UnwritableFile
-from latent_critic.core.history import COLUMNS, Choice, History, Standing, location
+from latent_critic.core.history import COLUMNS, VARIABLE, Choice, History, Standing, location
 from latent_critic.core.records import Score, ScoreBatch, ScoreSpec
 
 JUDGE = ScoreSpec("judge", scale=(0, 100), calibrated_on="photographs")
@@ -171,7 +172,7 @@ def test_a_kill_at_any_moment_leaves_the_file_whole(tmp_path):
             time.sleep(chance.uniform(0.02, 0.2) if attempt < 4 else chance.uniform(0, 0.004))
             os.kill(writer.pid, signal.SIGKILL)
             done += len(writer.stdout.read().splitlines())
-        History(path).query()  # opens, and finishes what the kill cut short
+        History(path).prune(10**9)  # opens to write, and finishes what the kill cut short
         found = check(path)
         assert found % 4 == 0  # a batch is stored whole or not at all
         assert stored + 4 * done <= found <= stored + 4 * (done + 1)
@@ -270,3 +271,61 @@ def test_the_environment_variable(monkeypatch, word, expected):
 def test_it_needs_no_torch(tmp_path):
     code = "import sys, latent_critic.core.history; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=False).returncode == 0
+
+
+def test_reading_waits_for_no_writer_and_needs_no_right_to_write(history):
+    history.record(batch(1.0, 2.0), ["a", "b"])
+    writer = sqlite3.connect(history.path, isolation_level=None)
+    writer.execute("BEGIN IMMEDIATE")
+    writer.execute("DELETE FROM scores")
+    quick = History(history.path, timeout=0.01)
+    assert [row["score"] for row in quick.query()] == [2.0, 1.0]
+    assert quick.summary()[0]["count"] == 2
+    assert len(quick.specs()) == 1
+    writer.execute("ROLLBACK")
+    writer.close()
+
+
+def test_reading_makes_no_file(history):
+    assert (history.query(), history.summary(), history.specs()) == ([], [], {})
+    assert not history.path.exists()
+
+
+def test_a_sound_file_that_another_process_has_made_meanwhile_is_not_set_aside(history, monkeypatch):
+    history.record(batch(1.0), ["old"])
+    history.path.write_bytes(b"damaged, no database at all\n" * 200)
+    here = History(history.path, set_damaged_aside=True)
+    once, seen = database._once, []
+
+    def overtaken(path, layout, work, timeout):
+        if not seen:
+            seen.append(path)
+            # The other one finds the same damage, sets the file aside and writes, all before we do.
+            monkeypatch.setattr(database, "_once", once)
+            try:
+                return once(path, layout, work, timeout)
+            finally:
+                History(path, set_damaged_aside=True).record(batch(7.0), ["theirs"])
+        return once(path, layout, work, timeout)
+
+    monkeypatch.setattr(database, "_once", overtaken)
+    here.record(batch(8.0), ["mine"])
+    assert [row["score"] for row in here.query()] == [8.0, 7.0]
+    assert len(list(history.path.parent.glob("*damaged*"))) == 1
+
+
+def test_previews_go_before_the_scores_of_finished_images(tmp_path):
+    history = History(tmp_path / "h.sqlite", cap=20)
+    preview = ScoreSpec("judge", scale=(0, 100), settings={"preview": {"step": 3}})
+    history.record(batch(*map(float, range(15))), [f"done {i}" for i in range(15)])
+    for number in range(30):
+        history.record(batch(50.0, spec=preview), [f"preview {number}"])
+    rows = history.query()
+    assert len(rows) <= 20
+    assert sorted(row["score"] for row in rows if row["score"] != 50.0) == list(range(15))
+
+
+def test_a_home_folder_of_nobody_is_refused_clearly(monkeypatch, tmp_path):
+    monkeypatch.setenv(VARIABLE, "~nobody-of-this-name/h.sqlite")
+    with pytest.raises(BadInput, match="home folder"):
+        location(tmp_path)

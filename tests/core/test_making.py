@@ -134,15 +134,32 @@ def test_best_of_drops_what_history_knows_to_be_hopeless(tmp_path):
     level = {seed: 0.3 + 0.01 * seed for seed in range(30)}
     keep_all = latent_critic.Halving((1.0, 1.0))
     abort = latent_critic.EarlyAbort("of history", 0.5)
-    first = latent_critic.best_of(denoising(level), Brightness(), n=30, halving=keep_all, abort=abort, history=history)
+    options = {"halving": keep_all, "abort": abort, "history": history}
+    at = {"model": "a", "looks": [0.1, 0.9]}
+    first = latent_critic.best_of(denoising(level), Brightness(), n=30, at=at, **options)
     assert first.looks[0].kept == tuple(range(30))  # nothing to compare with yet
     dim_and_bright = {40: 0.2, 41: 0.9}
-    found = latent_critic.best_of(
-        denoising(dim_and_bright), Brightness(), seeds=(40, 41), halving=keep_all, abort=abort, history=history
-    )
+    elsewhere = {**at, "model": "b"}
+    found = latent_critic.best_of(denoising(dim_and_bright), Brightness(), seeds=(40, 41), at=elsewhere, **options)
+    assert found.looks[0].kept == (40, 41)  # another model's previews are no measure
+    found = latent_critic.best_of(denoising(dim_and_bright), Brightness(), seeds=(40, 41), at=at, **options)
     assert found.looks[0].kept == (41,)
     assert "of 30 earlier ones at this step" in found.looks[0].dropped[40]
     assert {row["scorer"] for row in history.query()} == {"brightness"}
+
+
+def test_a_history_of_previews_wants_to_know_what_they_share(tmp_path):
+    history = History(tmp_path / "h.sqlite")
+    with pytest.raises(BadInput, match="comparable"):
+        latent_critic.best_of(denoising({0: 0.5}), Brightness(), halving=latent_critic.Halving(), history=history)
+
+
+def test_all_listed_seeds_are_tried_and_any_integer_is_a_seed():
+    seeds = np.arange(20)
+    found = latent_critic.best_of(lambda seed: torch.full((3, 8, 8), seed / 40), Brightness(), seeds=seeds)
+    assert (len(found.log.scores), found.seed) == (20, 19)
+    found = latent_critic.best_of(lambda seed: torch.full((3, 8, 8), seed / 40), Brightness(), seeds=np.int64(5))
+    assert (len(found.log.scores), found.seed) == (8, 12)
 
 
 def test_a_generator_without_halving_is_refused():
