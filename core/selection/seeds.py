@@ -18,6 +18,9 @@ SeedMode = Literal["increment", "random", "list"]
 SEED_MODES: tuple[SeedMode, ...] = ("increment", "random", "list")
 #: Seeds run from 0 to this.
 MOST = 2**64 - 1
+#: Drawn seeds have at most this many bits. A browser's numbers are doubles: they hold whole numbers exactly up to
+#: 2**53, and ComfyUI's frontend lets nobody type more than 2**50 into a widget.
+DRAWN_BITS = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +30,7 @@ class Seeds:
     Attributes:
         start: The first seed, 0 to 2**64 − 1; not used by ``list``.
         mode: ``increment`` counts up by one and starts again at 0 behind the highest; ``random`` goes on from ``start``
-            with numbers that ``start`` alone decides; ``list`` takes the listed ones.
+            with numbers below 2**50 that ``start`` alone decides; ``list`` takes the listed ones.
         listed: The seeds of ``list``. One that is named twice is tried once.
     """
 
@@ -59,7 +62,7 @@ class Seeds:
         numbers, seen = random.Random(self.start), {self.start}
         yield self.start
         while True:
-            seed = numbers.getrandbits(64)
+            seed = numbers.getrandbits(DRAWN_BITS)
             if seed not in seen:
                 seen.add(seed)
                 yield seed

@@ -39,6 +39,12 @@ def test_random_is_decided_by_its_start():
     assert Seeds(5, "random").first(4)[1:] != Seeds(6, "random").first(4)[1:]
 
 
+def test_a_random_seed_can_be_typed_into_a_widget_of_the_browser():
+    drawn = Seeds(MOST, "random").first(500)[1:]
+    assert all(seed < 2**50 and int(float(seed)) == seed for seed in drawn)
+    assert max(drawn) > 2**49  # the whole range is drawn from
+
+
 def test_a_list_keeps_its_order_and_tries_each_seed_once():
     assert Seeds(9, "list", (7, 3, 7, 11)).first(9) == [7, 3, 11]
 
