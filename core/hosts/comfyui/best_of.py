@@ -77,7 +77,8 @@ def sample(task: Task, marks: Sequence[tuple[int, float]], on_look: OnLook, on_s
     Args:
         task: What is sampled.
         marks: (after this many steps, share), rising; ``on_look`` gets the share.
-        on_look: Who goes on. What it raises ends the sampling. Where seeds are sampled alone it sees one at a time.
+        on_look: Who goes on. What it raises ends the sampling. Where seeds are sampled alone it sees one at a time,
+            and must drop all rows of a seed or none: the others would not be what they are beside them.
         on_step: Shows progress.
 
     Raises:
@@ -92,7 +93,8 @@ def sample(task: Task, marks: Sequence[tuple[int, float]], on_look: OnLook, on_s
     parts = []
     for place, seed in enumerate(task.seeds):
         shifted = _shifted(on_look, place * task.per_seed)
-        parts.append(_Run(replace(task, seeds=(seed,)), marks, shifted, on_step).sampled(alone))
+        lone = replace(task, seeds=(seed,), at_once=task.per_seed)
+        parts.append(_Run(lone, marks, shifted, on_step).sampled(alone))
     return _joined(parts, task.per_seed)
 
 

@@ -11,6 +11,8 @@ import comfy.samplers
 import torch
 from comfy.patcher_extension import WrappersMP
 
+from .coupling_patches import unmeasured
+
 #: Modules whose samplers were measured (tests/host/test_best_of.py runs every one beside its lone runs).
 _KNOWN = (comfy.k_diffusion.sampling.__name__, comfy.extra_samplers.uni_pc.__name__, comfy.samplers.__name__)
 #: Samplers that choose their steps by an error over the whole batch.
@@ -51,6 +53,8 @@ def _because_of_model(guider: Any) -> str:
         return "a step cache decides over all images of a batch together"
     if type(guider.model_patcher.model).__name__ in _SEEDED:
         return "the model draws noise on its conditions from the seed"
+    if name := unmeasured(guider):
+        return f"{name} was not measured to treat each image of a batch by itself"
     return ""
 
 

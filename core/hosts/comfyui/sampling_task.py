@@ -53,8 +53,9 @@ class Task:
 
     @property
     def why_alone(self) -> str:
-        """Why every seed is sampled by itself; empty when they are sampled together."""
-        return why_alone(self.guider, self.sampler, self.latent) if len(self.seeds) > 1 else ""
+        """Why every seed is sampled by itself; empty when their rows are sampled together."""
+        several = len(self.seeds) * self.per_seed > 1
+        return why_alone(self.guider, self.sampler, self.latent) if several else ""
 
 
 def ksampler_task(
@@ -115,10 +116,17 @@ def _ready(model: Any, latent: dict[str, Any]) -> dict[str, Any]:
     """A LATENT with as many channels as the model wants, as KSampler makes it.
 
     Raises:
-        BadInput: a latent of several parts, such as video with sound.
+        BadInput: a latent of several parts, such as video with sound, or of several frames.
     """
     if getattr(latent["samples"], "is_nested", False):
         raise BadInput("a latent that one image is decoded from", "one of several parts", "Sample it with KSampler.")
+    shape = tuple(latent["samples"].shape)
+    if len(shape) == 5 and shape[2] > 1:
+        raise BadInput(
+            "a latent of one image [N, C, h, w]",
+            f"{shape[2]} frames {list(shape)}",
+            "Video is not supported: sample it with KSampler.",
+        )
     ratios = {name: latent[name] for name in _RATIOS if name in latent}
     plain = {name: value for name, value in latent.items() if name not in _RATIOS}
     return {**plain, "samples": comfy.sample.fix_empty_latent_channels(model, latent["samples"], **ratios)}
