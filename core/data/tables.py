@@ -9,11 +9,12 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from ..errors import BadInput, MissingDependency, UnreadableFile
+
+if TYPE_CHECKING:
+    from numpy import ndarray
 
 #: One row: the heading's field, in lower case → the text in it.
 Row = dict[str, str]
@@ -89,12 +90,13 @@ def number(text: str | float, name: str) -> float:
     return found
 
 
-def mat(path: Path, name: str) -> np.ndarray:
+def mat(path: Path, name: str) -> ndarray:
     """One array of a MATLAB file (up to v7), flattened; cells hold what they hold.
 
     Raises:
         UnreadableFile: missing, damaged, or without that array.
     """
+    import numpy as np
     from scipy.io import loadmat
     from scipy.io.matlab import MatReadError
 
