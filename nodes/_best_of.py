@@ -32,6 +32,7 @@ from ._show import result_ui, thumbnails
 
 HINT_JUDGE = "Nothing is connected to scorer, so the built-in judge was used."
 UNSHOWN = "The sampler showed no intermediate states, so everybody was finished."
+NO_STEPS = "There is no step to sample (denoise 0, or empty sigmas): every candidate is latent_image itself."
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,7 @@ class BestOf:
         looks: When to look, and how many go on.
         policy: Early abort, and how many are finished at least.
         sampler: The sampler's name, where it is known: previews are compared within it.
+        notes: What else the log says.
     """
 
     task: Task
@@ -53,6 +55,7 @@ class BestOf:
     looks: Looks
     policy: RacePolicy
     sampler: str = ""
+    notes: tuple[str, ...] = ()
 
 
 def best_of(told: BestOf) -> io.NodeOutput:
@@ -80,13 +83,14 @@ class _Run:
         candidates = tuple(Candidate(seed, image) for seed in task.seeds for image in range(task.per_seed))
         self.race = Race(candidates, self.told.policy, task.steps)
         self.scorer = self.told.scorer or builtin_judge()
+        self.race.notes.extend(self.told.notes)
         self.alone = task.why_alone
 
     def output(self) -> io.NodeOutput:
         task = self.told.task
         sampled = sample(task, self._marks(), self._look, _Progress(self))
         self.race.asked, self.race.computed = sampled.asked, sampled.computed
-        if not sampled.called_back and self.told.looks.at:
+        if not sampled.called_back and self.told.looks.at and task.steps:
             self.race.notes.append(UNSHOWN)
         stack = self._decoded(sampled.latents[list(sampled.live)]) if sampled.live else Stack((), batched=False)
         found = self._scored(stack.channels_first()) if len(stack) else ScoreBatch(self.scorer.spec, ())
@@ -97,12 +101,17 @@ class _Run:
     def _marks(self) -> tuple[tuple[int, float], ...]:
         marks = self.told.looks.marks(self.told.task.steps)
         notes, mode = self.race.notes, self.told.policy.abort.mode
+        if not self.told.task.steps:
+            notes.append(NO_STEPS)
+            return ()
         if self.told.looks.at and not marks:
             notes.append(f"{self.told.task.steps} steps leave no room for a look, so everybody was finished.")
         if not self.alone:
             return marks
         notes.append(f"Sampled seed by seed, because {self.alone}; nobody is dropped by comparison.")
-        return tuple((step, 1.0) for step, _ in marks) if mode == "of history" else ()
+        # Rows of one seed act on one another here: dropping some of them would change the others.
+        droppable = mode == "of history" and self.told.task.per_seed == 1
+        return tuple((step, 1.0) for step, _ in marks) if droppable else ()
 
     def _look(self, moment: Moment, live: list[int]) -> Sequence[int]:
         stack = self._decoded(moment.clean(live))
@@ -173,17 +182,19 @@ class _Progress:
 
     def __init__(self, run: _Run) -> None:
         task = run.told.task
-        self._run, self._steps, self._before = run, task.steps, 0
+        self._run, self._steps, self._before, self._first = run, task.steps, 0, 0
         runs = len(task.seeds) if run.alone else 1
         self._total, self._last = runs * task.steps, -1
         self._show = latent_preview.prepare_callback(task.guider.model_patcher, self._total)
 
     def __call__(self, at: tuple[int, torch.Tensor, torch.Tensor, int], live: list[int]) -> None:
         step, x0, x, _ = at
-        if step < self._last:  # the next seed's sampling has begun
+        if self._run.alone and step <= self._last:  # the next seed's sampling has begun
             self._before += self._steps
+            self._first += self._run.told.task.per_seed
         self._last = step
-        row = self._run.leader if self._run.leader < len(x0) else 0
+        row = self._run.leader - self._first  # of this sampling; seed by seed the leader may be of another
+        row = row if row in live else (live[0] if live else 0)
         self._show(min(self._before + step, self._total - 1), x0[row : row + 1], x[row : row + 1], self._total)
 
 

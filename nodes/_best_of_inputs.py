@@ -96,8 +96,8 @@ def race_inputs() -> list[io.Input]:
             default=0,
             min=0,
             max=MOST_SEEDS,
-            tooltip="At most so many images go through the model together; 0: as many as fit. 1 gives to the last bit "
-            "what a KSampler gives for each seed alone.",
+            tooltip="At most so many images go through the model together; 0: as many as fit. At 1 the winner is to "
+            "the last bit what a KSampler gives for its seed alone.",
         ),
     ]
 
@@ -129,6 +129,14 @@ def seeds_of(widgets: dict[str, Any]) -> list[int]:
     """
     listed = parse_seeds(widgets["seed_list"]) if widgets["seed_mode"] == "list" else ()
     return Seeds(widgets["seed"], widgets["seed_mode"], listed).first(widgets["n"])
+
+
+def notes_of(widgets: dict[str, Any]) -> tuple[str, ...]:
+    """What the log says of the seeds: whether some of a list are left out."""
+    listed = dict.fromkeys(parse_seeds(widgets["seed_list"])) if widgets["seed_mode"] == "list" else ()
+    if len(listed) <= widgets["n"]:
+        return ()
+    return (f"{widgets['n']} of {len(listed)} listed seeds are used, because n is {widgets['n']}.",)
 
 
 def rules_of(widgets: dict[str, Any]) -> tuple[Looks, RacePolicy]:

@@ -8,7 +8,7 @@ from comfy_api.latest import io
 
 from ..core.hosts.comfyui.sampling_task import ksampler_task
 from ._best_of import BestOf, best_of
-from ._best_of_inputs import SEES, outputs, race_inputs, rules_of, seed_input, seeds_of, start_inputs
+from ._best_of_inputs import SEES, notes_of, outputs, race_inputs, rules_of, seed_input, seeds_of, start_inputs
 from ._sockets import CATEGORY_MAKING
 from .reroll_sample import sampling_inputs
 
@@ -69,4 +69,4 @@ class BestOfN(io.ComfyNode):
             denoise=denoise,
             at_once=rows_at_once,
         )
-        return best_of(BestOf(task, vae, scorer, looks, policy, sampler_name))
+        return best_of(BestOf(task, vae, scorer, looks, policy, sampler_name, notes_of(widgets)))

@@ -8,7 +8,7 @@ from comfy_api.latest import io
 
 from ..core.hosts.comfyui.sampling_task import custom_task
 from ._best_of import BestOf, best_of
-from ._best_of_inputs import SEES, outputs, race_inputs, rules_of, seed_input, seeds_of, start_inputs
+from ._best_of_inputs import SEES, notes_of, outputs, race_inputs, rules_of, seed_input, seeds_of, start_inputs
 from ._sockets import CATEGORY_MAKING
 
 
@@ -52,4 +52,4 @@ class BestOfNCustom(io.ComfyNode):
         looks, policy = rules_of(widgets)
         task = custom_task(guider, sampler, sigmas, latent_image, seeds_of(widgets), rows_at_once)
         name = getattr(getattr(sampler, "sampler_function", None), "__name__", type(sampler).__name__)
-        return best_of(BestOf(task, vae, scorer, looks, policy, name))
+        return best_of(BestOf(task, vae, scorer, looks, policy, name, notes_of(widgets)))

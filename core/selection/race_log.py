@@ -79,7 +79,7 @@ def headline(race: Race) -> str:
 def cost(race: Race) -> str:
     """What was saved."""
     return (
-        f"Denoiser calls: {race.computed} of {race.asked} made, one per image and noise level; "
+        f"Images through the denoiser: {race.computed} of {race.asked} made, one per image and noise level; "
         f"{100 * race.saved:.0f} % saved."
     )
 

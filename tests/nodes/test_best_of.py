@@ -215,6 +215,22 @@ def test_small_runs(run_workflow, graph, widgets):
         assert run.kept["finished"] == [4]
 
 
+def test_nothing_to_sample_is_said_once(run_workflow, graph):
+    run = run_workflow(graph(denoise=0.0, n=2))
+    assert run.success, run.error
+    notes = log_of(run)["notes"]
+    assert len(notes) == 1
+    assert "no step to sample" in notes[0]
+    assert TestCountedModel.rows == []
+
+
+def test_a_list_longer_than_n_is_said(run_workflow, graph):
+    run = run_workflow(graph(looks="", steps=1, n=2, seed_mode="list", seed_list="7, 3, 7, 9, 11"))
+    assert run.success, run.error
+    assert [row["seed"] for row in log_of(run)["candidates"]] == [7, 3]
+    assert log_of(run)["notes"] == ["2 of 4 listed seeds are used, because n is 2."]
+
+
 def test_seed_modes(run_workflow, graph):
     def seeds(**widgets):
         run = run_workflow(graph(looks="", steps=1, **widgets))
