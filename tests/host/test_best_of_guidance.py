@@ -21,13 +21,14 @@ NODES = {
     "TCFG": ("nodes_tcfg", ()),
     "CFGZeroStar": ("nodes_cfg", ()),
     "CFGNorm": ("nodes_cfg", (1.0,)),
+    "FreeU": ("nodes_freelunch", (1.1, 1.2, 0.9, 0.2)),
     "FreeU_V2": ("nodes_freelunch", (1.3, 1.4, 0.9, 0.2)),
     "SkipLayerGuidanceDiTSimple": ("nodes_slg", (0.0, 1.0, "1", "1")),
     "RescaleCFG": ("nodes_model_advanced", (0.7,)),
     "PerturbedAttentionGuidance": ("nodes_pag", (3.0,)),
     "APG": ("nodes_apg", (1.0, 5.0, -0.5)),
 }
-TOGETHER = {"RescaleCFG", "PerturbedAttentionGuidance", "APG"}
+TOGETHER = {"RescaleCFG", "PerturbedAttentionGuidance", "APG", "CFGZeroStar", "CFGNorm", "FreeU", "FreeU_V2"}
 
 
 @pytest.fixture

@@ -20,6 +20,10 @@ _MEASURED = {
     ("nodes_model_advanced", "RescaleCFG", "rescale_cfg"),
     ("nodes_pag", "PerturbedAttentionGuidance", "post_cfg_function"),
     ("nodes_apg", "APG", "pre_cfg_function"),
+    ("nodes_cfg", "CFGZeroStar", "cfg_zero_star"),
+    ("nodes_cfg", "CFGNorm", "cfg_norm"),
+    ("nodes_freelunch", "FreeU", "output_block_patch"),
+    ("nodes_freelunch", "FreeU_V2", "output_block_patch"),
     ("nodes_custom_sampler", "Guider_DualCFG", "predict_noise"),
 }
 _EXTRAS = Path(comfy.samplers.__file__).resolve().parent.parent / "comfy_extras"
