@@ -1,4 +1,4 @@
-"""Reroll Until Good on a real server: prompts queued at once, cached runs in /history, interrupts at any moment."""
+"""Reroll Until Good and Best Of N on a real server: queued at once, cached in /history, interrupted at any moment."""
 
 import json
 import random
@@ -65,8 +65,8 @@ def test_a_cached_run_tells_its_scores_again(comfyui_server, sd15_checkpoint):
 def test_interrupts_at_any_moment_leave_history_and_files_whole(comfyui_server, sd15_checkpoint):
     chance, ended = random.Random(0), []
     for number in range(24):
-        story = ("reroll_until_good", "overnight_session")[number % 2]
-        widgets = {"seed": 2000 + 10 * number, "steps": 2, "session": "interrupted", "threshold": 100.0}
+        story = ("reroll_until_good", "overnight_session", "best_of_16")[number % 3]
+        widgets = {"seed": 2000 + 10 * number, "steps": 2, "session": "interrupted", "threshold": 100.0, "n": 3}
         prompt = queue(comfyui_server, small(story, sd15_checkpoint, **widgets))
         time.sleep(chance.uniform(0, 0.6))
         comfyui_server.read("interrupt", {})
