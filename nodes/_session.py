@@ -30,8 +30,10 @@ def session_folder(name: str) -> Path:
     """A session's name → its folder inside ComfyUI's output folder.
 
     Raises:
-        BadInput: no name, or one that leads elsewhere.
+        BadInput: no name, one that leads elsewhere, or one that no file system takes.
     """
+    if "\0" in name:
+        raise BadInput("a name for the session", repr(name), "Take the NUL character out of it.")
     output = Path(folder_paths.get_output_directory())
     folder, whole = Path(output, name.strip()).resolve(), output.resolve()
     if folder == whole or not folder.is_relative_to(whole):
@@ -51,18 +53,22 @@ def _picture(images: Stack, batch: ScoreBatch, place: int, texts: Mapping[str, s
         comfy.model_management.throw_exception_if_processing_interrupted()
         own = {**texts, **png_text(batch.take([place]), 0), PIXELS_KEY: pixels}
         with new_file(folder, expand("%score%", batch[place], 0, batch.spec.scale), number) as (temporary, final):
-            write_png(temporary, _visible(rgb(images.channels_first()[place])), own)
+            write_png(temporary, _visible(images.channels_first()[place]), own)
         return final
 
     return Picture(batch[place], pixels, save)
 
 
 def _visible(image: torch.Tensor) -> Image.Image:
-    """[3, H, W] → a picture; NaN and infinite pixels become transparent, because a file would show them black."""
+    """[C, H, W] with 1 to 4 channels → a picture; the last of 2 or 4 is its alpha.
+
+    NaN and infinite pixels become transparent, because a file would show them black.
+    """
     whole = torch.isfinite(image).all(dim=0)
-    picture = to_picture(image)
-    if not bool(whole.all()):
-        picture.putalpha(Image.fromarray((whole.cpu().numpy() * 255).astype("uint8")))
+    picture, has_alpha = to_picture(rgb(image)), image.shape[0] in (2, 4)
+    if has_alpha or not bool(whole.all()):
+        alpha = torch.where(whole, image[-1] if has_alpha else 1.0, 0.0)
+        picture.putalpha(to_picture(alpha.expand(3, -1, -1)).getchannel(0))
     return picture
 
 

@@ -26,7 +26,8 @@ def night(run_node, pictures, scorer, folder):
     def run(*levels, expect=True, **given):
         widgets = {"session": f"sessions/{folder.name}", "top_k": 2, "top_percent": 0.0}
         widgets |= {name: given.pop(name) for name in list(given) if name in widgets}
-        found = run_node(KEEP, widgets, images=[pictures(levels)], **{"scorer": [scorer()], **given})
+        images = [pictures(levels)] if levels else given.pop("images")
+        found = run_node(KEEP, widgets, images=images, **{"scorer": [scorer()], **given})
         assert found.success == expect, found.error
         return found
 
@@ -97,6 +98,23 @@ def test_the_files_know_their_score_and_keep_comfyuis_own_text(night, folder):
         assert saved.getchannel("A").getextrema() == (0, 0)  # NaN pixels are transparent, never black
 
 
+def test_a_picture_keeps_its_alpha_and_is_transparent_where_it_is_broken(night, folder, pictures):
+    alpha = torch.linspace(0, 1, 40).expand(1, 32, 40).clone()
+    image = torch.cat([pictures([0.5]), alpha[..., None]], dim=-1)
+    night(images=[image])
+    broken = image.clone()
+    broken[0, 3, 39, 1] = float("nan")
+    night(images=[broken])
+    expected = alpha[0].mul(255).round().to(torch.uint8)
+    for side in ("best", "rest"):
+        (path,) = (folder / side).iterdir()
+        with Image.open(path) as saved:
+            assert saved.mode == "RGBA"
+            assert saved.getpixel((0, 0))[:3] != (0, 0, 0)  # what lies under a transparent pixel is kept as well
+            assert saved.getchannel("A").tobytes() == expected.numpy().tobytes()
+        expected[3, 39] = 0
+
+
 def test_a_demoted_file_is_moved_bit_for_bit(night, folder):
     night(0.2, top_k=1)
     (first,) = (folder / "best").iterdir()
@@ -132,7 +150,7 @@ def test_latents_masks_and_prompts_go_the_same_way(night):
     assert len(run.kept["best_masks"][0]) == 2
 
 
-@pytest.mark.parametrize("name", ["", ".", "../out", "/elsewhere", "a/../.."])
+@pytest.mark.parametrize("name", ["", ".", "../out", "/elsewhere", "a/../..", "a\0b"])
 def test_a_session_lies_inside_the_output_folder(night, comfyui_base, name):
     assert "name for the session" in night(0.2, session=name, expect=False).error
     assert not (comfyui_base / "output" / "best").exists()
