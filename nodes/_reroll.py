@@ -102,9 +102,8 @@ class Run:
     def __len__(self) -> int:
         return len(self._attempts)
 
-    @property
-    def next(self) -> int | None:
-        """Number of the attempt to make next, from 0; ``None`` when it is time to stop. Its clock starts now."""
+    def begin_next(self) -> int | None:
+        """Number of the attempt to make next, from 0; ``None`` when it is time to stop. Starts its clock."""
         if self.state.stopped:
             return None
         self._began = time.monotonic()

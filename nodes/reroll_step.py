@@ -71,7 +71,7 @@ class RerollStep(io.ComfyNode):
             )
         run.state.policy.check(scorer.spec)
         _take(run, number, given)
-        wanted = run.next
+        wanted = run.begin_next()
         name = "" if wanted is None else lazy_name(wanted - number)
         return [name] if name in given else []
 
@@ -88,7 +88,7 @@ class RerollStep(io.ComfyNode):
         """Go on with another group, or end."""
         run = _run(session)
         _take(run, first[0], given)
-        if run.next is not None:
+        if run.begin_next() is not None:
             return next_group_graph(run)
         if winner:
             run.restore(winner[0])
