@@ -95,7 +95,7 @@ class _Run:
             seed=request.seed,
         )  # fmt: skip
         self.adaptation = Adaptation(self.head)
-        if not list(self.adaptation.parameters()):
+        if not sum(parameter.numel() for parameter in self.adaptation.parameters()):
             raise BadInput("a context or a LoRA to train", "neither", "Raise context or rank.")
         best = copy.deepcopy(self.adaptation).requires_grad_(False)
         self.state = states.begin({"adaptation": self.adaptation}, {"best": best}, 0, request.decay)
