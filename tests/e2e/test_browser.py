@@ -63,6 +63,8 @@ def fitted(file: Path, target: Path, checkpoint: str, folder: str) -> Path:
             values[2] = 2
         elif node["type"] == "LatentCriticLoadFolder":
             values[0] = folder
+        elif node["type"] == "LatentCriticFitHead":
+            values[3], values[4], values[7] = "single level", 1, 64
     target.write_text(json.dumps(graph), encoding="utf-8")
     return target
 
@@ -79,7 +81,12 @@ def write_samples(folder: Path) -> None:
             whole.filter(ImageFilter.GaussianBlur(3)).save(folder / f"{name} blurred.png")
 
 
-@pytest.mark.parametrize("story", sorted(path.stem for path in (ROOT / "workflows").glob("*.json")))
+#: They begin with a head that the user has made before: tests/nodes/test_workflows.py makes one and runs them.
+OF_A_HEAD = {"rank_by_quality_and_prompt", "score_while_sampling"}
+STORIES = sorted({path.stem for path in (ROOT / "workflows").glob("*.json")} - OF_A_HEAD)
+
+
+@pytest.mark.parametrize("story", STORIES)
 def test_a_shipped_workflow_runs_in_the_frontend(comfyui_server, sd15_checkpoint, tmp_path, story):
     samples = comfyui_server.base / "input" / "samples"
     if not samples.exists():
