@@ -118,7 +118,8 @@ def test_each_term_lowers_its_energy(family, psi_name, parts, walk, judge_psi, i
 
     plain = energies(walk(backbone, None, zeta1=0.0, zeta2=0.0))
     measured = energies(walk(backbone, None, zeta2=0.0))
-    felt = energies(walk(backbone, psi, zeta1=0.0))
+    # The model's own features bend more within a step than the judge's: a smaller one stays on their slope.
+    felt = energies(walk(backbone, psi, zeta1=0.0, zeta2=0.03 if psi_name == "judge" else 0.005))
     assert bool((measured[0] < plain[0]).all())
     assert bool((felt[1] < plain[1]).all())
 

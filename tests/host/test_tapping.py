@@ -158,7 +158,7 @@ def test_early_stop_skips_the_later_blocks(make_backbone, call, tiny_model):
 
     model = tiny_model("sd15_three_scales")
     backbone = make_backbone("sd15_three_scales", model)
-    arguments = call(backbone, h=32, w=32)
+    arguments = call(backbone, h=16, w=16)
     ran = []
     blocks = model.model.diffusion_model.output_blocks
     hooks = [block[0].register_forward_hook(lambda *_, n=n: ran.append(n)) for n, block in enumerate(blocks)]

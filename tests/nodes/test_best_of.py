@@ -22,7 +22,7 @@ RACE = {
 }
 
 
-class TestScorerSource:
+class TestBestOfScorerSource:
     """Hands out the scorer of the running test."""
 
     RETURN_TYPES = ("LC_SCORER",)
@@ -64,9 +64,9 @@ class TestCountedModel:
 def graph(comfyui, pack, scorer):
     """Builds a prompt around the node; the brightness of an image decides by default."""
     pack()
-    for kind in (TestScorerSource, TestCountedModel):
+    for kind in (TestBestOfScorerSource, TestCountedModel):
         comfyui.NODE_CLASS_MAPPINGS[kind.__name__] = kind
-    TestScorerSource.scorers["best of"] = scorer()
+    TestBestOfScorerSource.scorers["best of"] = scorer()
     TestCountedModel.rows.clear()
 
     def build(node="LatentCriticBestOfN", judge=True, batch=1, **widgets):
@@ -75,7 +75,7 @@ def graph(comfyui, pack, scorer):
             "2": {"class_type": "CLIPTextEncode", "inputs": {"text": "a lighthouse", "clip": ["1", 1]}},
             "3": {"class_type": "CLIPTextEncode", "inputs": {"text": "", "clip": ["1", 1]}},
             "4": {"class_type": "EmptyLatentImage", "inputs": {"width": 64, "height": 64, "batch_size": batch}},
-            "5": {"class_type": "TestScorerSource", "inputs": {"key": "best of"}},
+            "5": {"class_type": "TestBestOfScorerSource", "inputs": {"key": "best of"}},
             "7": {"class_type": "TestCountedModel", "inputs": {"model": ["1", 0]}},
         }
         links = {"latent_image": ["4", 0], "vae": ["1", 2], **({"scorer": ["5", 0]} if judge else {})}
@@ -264,7 +264,7 @@ def test_bad_input_samples_nothing(run_workflow, graph, widgets, message):
 
 
 def test_something_else_than_a_scorer_is_refused(run_workflow, graph):
-    TestScorerSource.scorers["best of"] = "a word"
+    TestBestOfScorerSource.scorers["best of"] = "a word"
     run = run_workflow(graph())
     assert "a scorer (LC_SCORER)" in run.error
     assert TestCountedModel.rows == []
@@ -284,7 +284,7 @@ def broken(judge, when):
 
 
 def test_a_preview_without_a_score_goes_on_last(run_workflow, graph):
-    broken(TestScorerSource.scorers["best of"], lambda call: call in (0, 1, 2))
+    broken(TestBestOfScorerSource.scorers["best of"], lambda call: call in (0, 1, 2))
     run = run_workflow(graph(looks="0.4"))
     assert run.success, run.error
     rows = log_of(run)["candidates"]
@@ -293,14 +293,14 @@ def test_a_preview_without_a_score_goes_on_last(run_workflow, graph):
 
 
 def test_a_finished_image_without_a_score_never_wins(run_workflow, graph):
-    broken(TestScorerSource.scorers["best of"], lambda call: call == 0)
+    broken(TestBestOfScorerSource.scorers["best of"], lambda call: call == 0)
     run = run_workflow(graph(looks="", n=2))
     assert run.kept["seed_used"] == [41]
     assert [row["reason"] for row in log_of(run)["candidates"]] == ["broken decode", ""]
 
 
 def test_when_nothing_has_a_score_the_images_are_blocked_and_the_log_is_not(run_workflow, graph):
-    broken(TestScorerSource.scorers["best of"], lambda call: True)
+    broken(TestBestOfScorerSource.scorers["best of"], lambda call: True)
     run = run_workflow(graph())
     assert set(run.kept) == {"passed", "finished", "scores", "candidates", "log", "log_json"}
     assert run.kept["passed"] == [False]
@@ -375,7 +375,7 @@ def test_an_abort_of_everybody_blocks_with_the_reason(run_workflow, graph, histo
 def test_cancel_within_leaves_the_history_whole(run_workflow, graph, history, when):
     from comfy import model_management
 
-    judge, seen = TestScorerSource.scorers["best of"], []
+    judge, seen = TestBestOfScorerSource.scorers["best of"], []
     plain = judge.images.reason_unscorable
 
     def pressing(image):
@@ -455,7 +455,7 @@ def test_the_built_in_judge_decides_when_nothing_is_connected(run_workflow, grap
 
 
 def test_a_second_run_comes_from_the_cache(run_workflow, graph, scorer, monkeypatch):
-    monkeypatch.delattr(TestScorerSource, "IS_CHANGED")
+    monkeypatch.delattr(TestBestOfScorerSource, "IS_CHANGED")
     assert run_workflow(graph()).success
     TestCountedModel.rows.clear()
     again = run_workflow(graph())
