@@ -196,8 +196,9 @@ def _unrated(
 
 
 def _report(arguments: argparse.Namespace, fit: RatedFit | UnratedFit, out: Path) -> None:
-    from ..fitting.report import plot_curve, to_text
+    from ..fitting.report import to_text
     from .console import say
+    from .fit_plot import plot_curve
     from .results import write_json
 
     write_json({"file": str(out), **fit.to_dict()}, arguments.json)

@@ -1,11 +1,7 @@
-"""What a fit says of itself, in words and as a picture."""
+"""What a fit says of itself, in words."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from ..errors import BadInput
-from ..files import whole_file
 from .ladders import UnratedFit
 from .rated import RatedFit
 
@@ -47,28 +43,3 @@ def _unrated(fit: UnratedFit) -> str:
 
 def _short(value: object) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
-
-
-def plot_curve(fit: RatedFit | UnratedFit, path: Path) -> None:
-    """The learning curve as PNG.
-
-    Raises:
-        BadInput: the fit has none.
-        MissingDependency: matplotlib is not installed.
-    """
-    if not isinstance(fit, RatedFit) or not fit.curve:
-        raise BadInput("a fit with a learning curve", "one without", "Leave --plot out, or fit to ratings.")
-    from ..benchmark.plots import check_plots
-
-    check_plots()
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(6.0, 4.0), layout="constrained")
-    axes = figure.add_subplot()
-    x, y = [point.pictures for point in fit.curve], [point.srcc for point in fit.curve]
-    low = [point.srcc - point.srcc_low for point in fit.curve]
-    high = [point.srcc_high - point.srcc for point in fit.curve]
-    axes.errorbar(x, y, yerr=(low, high), marker="o", capsize=4)
-    axes.set(xlabel="pictures fitted to", ylabel="SRCC on held-out pictures", title=fit.head.meta.training_set)
-    with whole_file(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=120)

@@ -4,13 +4,14 @@ from dataclasses import replace
 
 import pytest
 import torch
+from latent_critic.core.cli.fit_plot import plot_curve
 from latent_critic.core.errors import BadInput
 from latent_critic.core.fitting.cost import cost_of, remaining, sizes_of
 from latent_critic.core.fitting.ladder_steps import LadderOptions
 from latent_critic.core.fitting.ladders import fit_unrated
 from latent_critic.core.fitting.pictures import Pictures
 from latent_critic.core.fitting.rated import fit_rated
-from latent_critic.core.fitting.report import plot_curve, to_text
+from latent_critic.core.fitting.report import to_text
 from latent_critic.core.guidance.options import GuidanceOptions
 from latent_critic.core.images import to_picture
 from latent_critic.core.methods.feature_cache import FeatureCache
