@@ -89,8 +89,8 @@ class Bottleneck(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, C, h, w] → [N, C', h', w']."""
-        inner = x if self.expand is None else F.relu6(self.expand(x))
-        inner = self.project(F.relu6(self.depthwise(inner)))
+        inner = x if self.expand is None else F.relu6(self.expand(x), inplace=True)
+        inner = self.project(F.relu6(self.depthwise(inner), inplace=True))
         return inner + x if self.shortcut else inner
 
 
@@ -119,11 +119,11 @@ class EfficientNetLite0(nn.Module):
 
         Strides 2, 2, 4, 8, 16, 16, 32, 32, 32. Stem and head are after their ReLU6, stages are linear.
         """
-        maps = [F.relu6(self.stem((pixels - MEAN) / STD))]
+        maps = [F.relu6(self.stem((pixels - MEAN) / STD), inplace=True)]
         for stage in list(self.stages)[: count - 1]:
             maps.append(stage(maps[-1]))
         if count == len(MAP_CHANNELS):
-            maps.append(F.relu6(self.head(maps[-1])))
+            maps.append(F.relu6(self.head(maps[-1]), inplace=True))
         return maps
 
     def forward(self, pixels: Tensor) -> Tensor:
