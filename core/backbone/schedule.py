@@ -1,4 +1,4 @@
-"""From DDPM timesteps to sigma, for methods whose papers speak of t in [0, 999].
+"""From DDPM timesteps to sigma, for methods whose papers speak of t in [0, 999]; and from sigma to noised latents.
 
 Stable Diffusion's schedule (scaled linear betas from .00085 to .012 over 1000 steps); flow models get the sigma of
 equal signal-to-noise ratio.
@@ -6,10 +6,15 @@ equal signal-to-noise ratio.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from ..errors import BadInput
 from .contracts import Prediction
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 STEPS = 1000
 
@@ -29,3 +34,9 @@ def sigma_of_timestep(t: int, prediction: Prediction = "eps") -> float:
     alpha_bar = float(np.prod(1.0 - betas[: t + 1]))
     sigma = ((1.0 - alpha_bar) / alpha_bar) ** 0.5
     return sigma / (1.0 + sigma) if prediction == "flow" else sigma
+
+
+def noised(z: Tensor, eps: Tensor, sigma: float | Tensor, prediction: Prediction) -> Tensor:
+    """Clean latents [N, C, h, w] and noise that fits them, at one sigma or at sigma [N] → z_t [N, C, h, w]."""
+    level = sigma if isinstance(sigma, float) else sigma.view(-1, *[1] * (z.ndim - 1))
+    return (1.0 - level) * z + level * eps if prediction == "flow" else z + level * eps

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
 import torch
 
-from ..memory import is_out_of_memory
 from .step import move, root_mean_square
 from .tiles import tiles
 
@@ -19,8 +17,6 @@ if TYPE_CHECKING:
     from .options import GuidanceOptions
     from .terms import Term
     from .tiles import Tile
-
-logger = logging.getLogger(__name__)
 
 #: A step that leaves a latent this many times as large as the picture's own has diverged.
 _RANGE = 10.0
@@ -136,35 +132,3 @@ def descend(
         rows.give_up(~small, f"guidance diverged: the {term.name} term's step left the range of latents", first)
         z = keep(rows.alive(place.start, place.stop, z), z, clean)
     return z
-
-
-def in_chunks(count: int, size: int, work: Callable[[int, int], None]) -> int:
-    """Call ``work(first, last)`` over ``count`` rows, ``size`` at a time; out of memory, go on with half the size.
-
-    A chunk that failed is done again from its beginning.
-
-    Returns:
-        The size that fitted in the end.
-
-    Raises:
-        torch.OutOfMemoryError: not even one row fits.
-    """
-    first = 0
-    while first < count:
-        last = min(count, first + size)
-        if _fits(work, first, last):
-            first = last
-        else:
-            size = (last - first) // 2
-            logger.warning("Guidance ran out of memory with %d rows; going on with %d.", last - first, size)
-    return size
-
-
-def _fits(work: Callable[[int, int], None], first: int, last: int) -> bool:
-    try:
-        work(first, last)
-    except (RuntimeError, MemoryError) as error:
-        if last - first <= 1 or not is_out_of_memory(error):
-            raise
-        return False
-    return True

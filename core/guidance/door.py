@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ..errors import BadInput
-from .descent import in_chunks
+from ..memory import in_chunks
 from .terms import Decoding, Measurement, Perceptual, Term, joined
 
 if TYPE_CHECKING:

@@ -25,11 +25,6 @@ if TYPE_CHECKING:
     from ..backbone.contracts import Prediction
 
 
-def noised(z: Tensor, eps: Tensor, sigma: float, prediction: Prediction) -> Tensor:
-    """Clean latents and noise of the same shape → z_t at ``sigma``."""
-    return (1.0 - sigma) * z + sigma * eps if prediction == "flow" else z + sigma * eps
-
-
 def eps_of(z_t: Tensor, x0: Tensor, sigma: float, prediction: Prediction) -> Tensor:
     """The noise ε_θ that z_t holds if ``x0`` is its clean part; sigma > 0."""
     return (z_t - (1.0 - sigma) * x0) / sigma if prediction == "flow" else (z_t - x0) / sigma

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ..backbone.schedule import sigma_of_timestep
-from ..memory import is_out_of_memory
+from ..backbone.schedule import noised, sigma_of_timestep
+from ..memory import in_chunks, is_out_of_memory
 from ..taps.recorder import Recorder
 from .calls import Calls
-from .descent import Rows, descend, in_chunks, keep
+from .descent import Rows, descend, keep
 from .door import make_terms
 from .inversion import climb, inverted
 from .peak import PeakMemory
 from .result import GuidedPath, Watch
-from .step import ddim, eps_of, noised
+from .step import ddim, eps_of
 from .terms import Term, ordinary
 from .tiles import smaller
 
@@ -145,7 +145,7 @@ class Walk:
             guided[first:last] = self._moved(x0, first, last)
             self._tell(0)
 
-        self._most = in_chunks(len(z), self._chunk_size(), work)
+        _, self._most = in_chunks(len(z), self._chunk_size(), work)
         self._tell(len(self._terms))
         return x0, guided
 
@@ -190,7 +190,7 @@ class Walk:
                 _adopt(part, self._recorder, call, first)
             self._tell(0)
 
-        self._most = in_chunks(len(z), self._chunk_size(), work)
+        _, self._most = in_chunks(len(z), self._chunk_size(), work)
         if self._recorder is not None:
             self._recorder.calls = call + 1
         self._tell(1 + len(self._terms))

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.nn import functional as F
 
-from ..backbone.schedule import sigma_of_timestep
+from ..backbone.schedule import noised, sigma_of_timestep
 from ..errors import BadInput
 from ..images import as_list, reason_unscorable
 from ..records import Score, ScoreBatch, ScoreSpec
@@ -27,7 +27,6 @@ from ..taps.reducers import token_maps
 from .genziqa_settings import check_timesteps
 from .native_size import native_policy, native_shape, to_native
 from .prompt_reader import attention_taps
-from .prompt_scores import noised
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from ..backbone.schedule import noised
 from ..errors import BadInput
 from ..guidance.path import guided_path
-from ..guidance.step import noised
 from ..heads.layout import Layout
 from ..images import as_list, reason_unscorable
 from ..taps.outliers import without_outliers, without_position

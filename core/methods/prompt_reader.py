@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 
+from ..backbone.schedule import noised
 from ..errors import BadInput
 from ..images import as_list, reason_unscorable
 from ..records import Score
 from ..taps.recorder import Recorder
 from .native_size import native_shape, to_native
 from .prompt_plan import Block, plan_blocks
-from .prompt_scores import alignment, noise_error, noised, recorded_alignment
+from .prompt_scores import alignment, noise_error, recorded_alignment
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from ..backbone.schedule import noised as noised
 from ..taps.reducers import log_sum_exp
 
 if TYPE_CHECKING:
@@ -23,12 +24,6 @@ TEMPERATURE = 0.14
 #: GenzIQA's weight of the noise term against the attention term: it adds the plain norm over 4 × 64 × 64 values, so in
 #: units of the root mean square used here the weight is the root of that count.
 NOISE_WEIGHT = 128.0
-
-
-def noised(z: Tensor, eps: Tensor, sigma: Tensor, prediction: Prediction) -> Tensor:
-    """Clean latents [N, C, h, w] and noise of the same shape at sigma [N] → z_t [N, C, h, w]."""
-    level = sigma.view(-1, *[1] * (z.ndim - 1))
-    return (1.0 - level) * z + level * eps if prediction == "flow" else z + level * eps
 
 
 def noise_error(x0: Tensor, z: Tensor, sigma: Tensor, prediction: Prediction) -> Tensor:

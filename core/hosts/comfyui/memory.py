@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
@@ -10,7 +9,7 @@ from typing import Any, TypeVar
 import torch
 from comfy import model_management
 
-logger = logging.getLogger(__name__)
+from ... import memory
 
 #: A forward that is kept for a backward holds its activations. An estimate on the safe side, not measured on a card:
 #: running out of memory still halves the batch.
@@ -41,25 +40,6 @@ def times_in_free_memory(patcher: Any, need: float) -> int:
     return max(1, int(free // max(1.0, need)))
 
 
-def in_chunks(count: int, size: int, work: Callable[[int, int], T]) -> list[T]:
-    """Call ``work(first, last)`` over ``count`` rows, ``size`` at a time; on out-of-memory go on with half the size.
-
-    Raises:
-        torch.cuda.OutOfMemoryError: not even one row fits.
-    """
-    done: list[T] = []
-    first = 0
-    while first < count:
-        last = min(count, first + size)
-        try:
-            done.append(work(first, last))
-        except model_management.OOM_EXCEPTION:
-            if last - first <= 1:
-                raise
-            size = (last - first) // 2
-            logger.warning("Out of memory with %d rows in one forward; going on with %d.", last - first, size)
-        else:
-            first = last
-            continue
-        model_management.soft_empty_cache()  # outside the handler, which would keep the failed tensors alive
-    return done
+def in_chunks(count: int, size: int, work: Callable[[int, int], T]) -> tuple[list[T], int]:
+    """As :func:`latent_critic.core.memory.in_chunks`, with ComfyUI's cache emptied before each smaller chunk."""
+    return memory.in_chunks(count, size, work, model_management.soft_empty_cache)

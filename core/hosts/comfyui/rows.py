@@ -67,14 +67,10 @@ class LiveRows:
             where = self.live[first:last]
             whole = len(where) == self.rows
             those = (conds, x, timestep) if whole else (rows_of(conds, where, self.rows), x[where], timestep[where])
-            found = executor(model, *those, *rest)
-            sizes.append(last - first)
-            return found
+            return executor(model, *those, *rest)
 
-        sizes: list[int] = []
-        parts = in_chunks(len(self.live), self.at_once, compute)
-        # Live rows only become fewer: what ran out of memory once is not tried again.
-        self.at_once = max(sizes, default=self.at_once)
+        # What ran out of memory once is not tried again.
+        parts, self.at_once = in_chunks(len(self.live), self.at_once, compute)
         if len(parts) == 1 and len(self.live) == self.rows:
             return parts[0]
         found = [x.clone() for _ in conds]

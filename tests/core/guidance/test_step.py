@@ -4,9 +4,9 @@ import itertools
 
 import pytest
 import torch
-from latent_critic.core.backbone.schedule import sigma_of_timestep
+from latent_critic.core.backbone.schedule import noised, sigma_of_timestep
 from latent_critic.core.guidance.inversion import climb
-from latent_critic.core.guidance.step import ddim, eps_of, fresh_share, move, noised, root_mean_square
+from latent_critic.core.guidance.step import ddim, eps_of, fresh_share, move, root_mean_square
 
 STEPS = [(900, 800), (500, 400), (100, 0), (0, -100)]
 
