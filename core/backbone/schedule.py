@@ -38,5 +38,5 @@ def sigma_of_timestep(t: int, prediction: Prediction = "eps") -> float:
 
 def noised(z: Tensor, eps: Tensor, sigma: float | Tensor, prediction: Prediction) -> Tensor:
     """Clean latents [N, C, h, w] and noise that fits them, at one sigma or at sigma [N] → z_t [N, C, h, w]."""
-    level = sigma if isinstance(sigma, float) else sigma.view(-1, *[1] * (z.ndim - 1))
+    level = sigma if isinstance(sigma, float | int) else sigma.view(-1, *[1] * (z.ndim - 1))
     return (1.0 - level) * z + level * eps if prediction == "flow" else z + level * eps
