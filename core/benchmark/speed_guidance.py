@@ -10,12 +10,12 @@ from torch import Tensor
 
 from ..backbone.schedule import sigma_of_timestep
 from .speed_row import SpeedRow, time_row
-from .timing import Job, interleaved
+from .timing import TOLD, Job, interleaved, own_clock
 
 _LEVELS = (80, 40)
 #: Image side in pixels, and interleaved runs at most: a decoder's backward takes a CPU long. What a context of
 #: gradients costs does not grow with the picture; on much smaller ones than any model is made for it would show.
-GUIDED_SIDE, _MOST_REPEATS = 256, 3
+GUIDED_SIDE, MOST_REPEATS = 256, 5
 CALLS = (
     "2 levels, each 1 denoiser forward, 2 VAE decoder forwards and 2 backwards, 1 forward and 1 backward of "
     "the judge's psi; that psi once on the picture; texts embedded and the picture encoded before, in both"
@@ -30,7 +30,7 @@ def guidance_rows(model: Any, clip: Any, vae: Any, *, repeats: int, side: int) -
     from ..hosts.comfyui.backbone import ComfyBackbone
     from ..perceptual.judge import JudgePsi
 
-    repeats = min(repeats, _MOST_REPEATS)
+    repeats = min(repeats, MOST_REPEATS)
     backbone, psi = ComfyBackbone(model, clip, vae), JudgePsi.load()
     images = torch.rand(2, 3, side, side, generator=torch.Generator().manual_seed(0))
     clean, text = backbone.encode(images), backbone.embed([""])
@@ -48,8 +48,9 @@ def guidance_rows(model: Any, clip: Any, vae: Any, *, repeats: int, side: int) -
         "plain": lambda: walk(plain, 2),
         "forwards": lambda: bare.forwards(clean),
     }
-    row = partial(time_row, interleaved(jobs, repeats))
-    size = f"of {side}×{side} px, {repeats} interleaved runs"
+    with own_clock(model.load_device) as clock:
+        row = partial(time_row, interleaved(jobs, repeats, clock))
+    size = f"of {side}×{side} px, {repeats} interleaved runs, {TOLD}"
     return [
         row("one", "bare", name="guidance: over its bare calls", limit=1.05, detail=f"1 image {size}; bare: {CALLS}"),
         row("two", "one", factor=2, name="guidance: linear in images", limit=1.1, detail=f"2 images {size}"),

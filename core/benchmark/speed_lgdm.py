@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from .speed_guidance import BareGuidance
+from .speed_guidance import MOST_REPEATS, BareGuidance
 from .speed_row import SpeedRow, time_row
-from .timing import Job, interleaved
+from .timing import TOLD, Job, interleaved, own_clock
 
 if TYPE_CHECKING:
     from ..heads.head import Head
@@ -36,6 +36,7 @@ def lgdm_rows(model: Any, clip: Any, vae: Any, *, repeats: int, side: int) -> li
     from ..methods.lgdm import Lgdm
     from ..perceptual.judge import JudgePsi
 
+    repeats = min(repeats, MOST_REPEATS)
     backbone, psi = ComfyBackbone(model, clip, vae), JudgePsi.load()
     scorer = Lgdm(backbone, random_head(features_of(backbone, psi, side)), psi)
     images = list(torch.rand(2, 3, side, side, generator=torch.Generator().manual_seed(0)))
@@ -45,8 +46,9 @@ def lgdm_rows(model: Any, clip: Any, vae: Any, *, repeats: int, side: int) -> li
         "bare": lambda: bare.score(images[0]),
         "two": lambda: scorer.score(images),
     }
-    row = partial(time_row, interleaved(jobs, repeats))
-    size = f"of {side}×{side} px, {repeats} interleaved runs"
+    with own_clock(model.load_device) as clock:
+        row = partial(time_row, interleaved(jobs, repeats, clock))
+    size = f"of {side}×{side} px, {repeats} interleaved runs, {TOLD}"
     return [
         row("one", "bare", name="lgdm: over its bare calls", limit=1.05, detail=f"1 image {size}; bare: {CALLS}"),
         row("two", "one", factor=2, name="lgdm: linear in images", limit=1.1, detail=f"2 images {size}"),

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from .bootstrap import bootstrap_interval
 from .speed_row import SpeedRow
-from .timing import Timings, interleaved
+from .timing import TOLD, Job, interleaved, own_clock
 
 #: A forward of both branches must take this long, or the row says nothing about real models.
 LEAST_SECONDS = 0.2
@@ -36,25 +34,18 @@ def probe_row(model: Any, conditioning: Tensor, *, repeats: int, side: int) -> S
     noise = torch.randn(_ROWS, 4, side // 8, side // 8, generator=torch.Generator().manual_seed(0))
     seen = probe.find(sample_euler(probed, noise, conditioning, _STEPS))
     read = sum(not isinstance(one, str) and isinstance(one.features(probe.plan), Tensor) for one in seen)
-    timings = interleaved(
-        {
-            "probed": lambda: sample_euler(probed, noise, conditioning, _STEPS),
-            "plain": lambda: sample_euler(model, noise, conditioning, _STEPS),
-        },
-        _PAIRS_A_REPEAT * repeats,
-    )
-    low, high = ratio_interval(timings, "probed", "plain")
+    jobs: dict[str, Job] = {
+        "probed": lambda: sample_euler(probed, noise, conditioning, _STEPS),
+        "plain": lambda: sample_euler(model, noise, conditioning, _STEPS),
+    }
+    with own_clock(model.load_device) as clock:
+        timings = interleaved(jobs, _PAIRS_A_REPEAT * repeats, clock)
+    low, high = timings.interval("probed", "plain")
     forward = timings.seconds("plain") / _STEPS
     short = "" if forward >= LEAST_SECONDS else f" (under {LEAST_SECONDS:g} s: says little of real models)"
     detail = (
         f"95 % interval {low:.3f} to {high:.3f}; {_PAIRS_A_REPEAT * repeats} interleaved pairs of {_STEPS} steps, "
-        f"{_ROWS} images of {side}×{side} px, a forward takes {forward:.2f} s{short}; "
+        f"{TOLD}; {_ROWS} images of {side}×{side} px, a forward takes {forward:.2f} s{short}; "
         f"{len(probe.plan.sigmas)} noise levels of {len(probe.plan.taps)} taps read of {read} of {_ROWS} images"
     )
     return SpeedRow("probe: over sampling without it", timings.ratio("probed", "plain"), 1.02, "time", detail)
-
-
-def ratio_interval(timings: Timings, job: str, reference: str) -> tuple[float, float]:
-    """95 % bootstrap interval, over the turns, of the median ratio of two jobs of one turn."""
-    ratios = np.array(timings.taken[job]) / np.array(timings.taken[reference])
-    return bootstrap_interval(lambda places: float(np.median(ratios[places])), len(ratios))

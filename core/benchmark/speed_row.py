@@ -7,6 +7,9 @@ from typing import Any
 
 from .timing import Timings
 
+#: Fewer turns than these say nothing of an interval.
+_TURNS = 5
+
 
 @dataclass(frozen=True, slots=True)
 class SpeedRow:
@@ -34,7 +37,10 @@ class SpeedRow:
 def time_row(
     timings: Timings, job: str, reference: str, *, name: str, limit: float, detail: str, factor: float = 1.0
 ) -> SpeedRow:
-    """A row of one job's time over ``factor`` times another's."""
+    """A row of one job's time over ``factor`` times another's, with the ratio's interval where there are five turns."""
     first, second = timings.seconds(job), factor * timings.seconds(reference)
     figures = f"{first * 1e3:.0f} ms over {second * 1e3:.0f} ms"
+    if len(timings.taken[job]) >= _TURNS:
+        low, high = timings.interval(job, reference, factor)
+        figures += f", 95 % interval {low:.3f} to {high:.3f}"
     return SpeedRow(name, timings.ratio(job, reference, factor), limit, "time", f"{figures}: {detail}")
