@@ -65,7 +65,7 @@ class CheckRequest:
 
 
 def check(request: CheckRequest) -> dict[str, Any]:
-    """Measure a model folder; writes ``samples.png`` and ``neighbours.png`` (each sample beside its nearest crop).
+    """Measure a model folder; writes ``samples.jpg`` and ``neighbours.jpg`` (each sample beside its nearest crop).
 
     Returns:
         ``size`` and ``held_back`` (how it was measured), ``psnr`` (mean, dB), ``auc`` by kind of damage, ``nearest``
@@ -84,7 +84,7 @@ def check(request: CheckRequest) -> dict[str, Any]:
     captions = [caption for caption in CAPTIONS for _ in range(request.samples_per_caption)]
     samples = sample(pipeline, captions, request)
     figures |= _neighbours(samples, captions, held, collection, request)
-    _write_sheet(samples, captions, request.out / "samples.png")
+    _write_sheet(samples, captions, request.out / "samples.jpg")
     return figures
 
 
@@ -152,7 +152,7 @@ def _neighbours(
     found = torch.stack([crops[place] for place in where])
     rows = torch.cat([F.interpolate(samples, size=(128, 128), mode="area"), F.interpolate(found, size=(128, 128))])
     words = [*captions, *(f"{value:.2f} {places[i]}" for value, i in zip(nearest, where, strict=True))]
-    _write_sheet(rows, words, request.out / "neighbours.png", columns=len(captions))
+    _write_sheet(rows, words, request.out / "neighbours.jpg", columns=len(captions))
     return {
         "nearest": [round(value, 3) for value in nearest],
         "nearest_held_back": [round(value, 3) for value in sorted(reference)],
@@ -199,4 +199,4 @@ def _write_sheet(images: Tensor, captions: list[str], path: Path, columns: int |
     pixels = (images.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
     sheet = contact_sheet([Image.fromarray(one) for one in pixels], captions, columns=columns, cell=160)
     with whole_file(path) as temporary:
-        sheet.save(temporary)
+        sheet.convert("RGB").save(temporary, format="JPEG", quality=88, optimize=True, progressive=True)

@@ -30,8 +30,8 @@ def test_the_command_line_trains_checks_and_writes(model, pictures, tmp_path, di
     assert f"| {figures['psnr']} dB |" in card.read_text()
     assert "old" not in card.read_text()
     assert card.read_text().endswith("-->\nrest\n")
-    assert (out / "samples.png").exists()
-    assert (out / "neighbours.png").exists()
+    assert (out / "samples.jpg").exists()
+    assert (out / "neighbours.jpg").exists()
 
 
 def test_a_training_picture_is_found_among_the_crops(ldm, pictures, diffusers):
