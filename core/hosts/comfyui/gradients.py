@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from comfy import model_management
+from comfy.ldm.models.autoencoder import AutoencodingEngine
 from torch import Tensor
 
 
@@ -41,11 +42,21 @@ def gradient_context(*networks: torch.nn.Module) -> Iterator[None]:
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
-        stack.enter_context(torch.autograd.graph.allow_mutation_on_saved_tensors())
+        if any(map(_may_overwrite, networks)):
+            stack.enter_context(torch.autograd.graph.allow_mutation_on_saved_tensors())
         stack.enter_context(_in_training())
         for network in networks:
             stack.enter_context(_aliased(network))
         yield
+
+
+def _may_overwrite(network: torch.nn.Module) -> bool:
+    """Whether a network may write over what autograd saved, so that every operation has to be watched.
+
+    ComfyUI's denoisers do, and its other networks count as if they did. Its image autoencoders only activate in place
+    after norms, which is allowed; networks of ours write over nothing.
+    """
+    return type(network).__module__.startswith("comfy.") and not isinstance(network, AutoencodingEngine)
 
 
 @contextmanager
