@@ -9,7 +9,7 @@ from comfy_api.latest import io
 from comfy_execution.graph_utils import ExecutionBlocker
 
 from ..core.hosts.comfyui.backbone import ComfyBackbone
-from ..core.methods.alignment import Aligned, AlignmentOptions, PromptAlignment
+from ..core.methods.alignment import Aligned, AlignmentOptions, PromptAlignment, scored
 from ..core.methods.alignment_picture import word_pictures
 from ..core.records import Score, ScoreBatch
 from ..core.selection.filtering import one_per_image
@@ -101,7 +101,7 @@ class PromptAlignmentNode(io.ComfyNode):
         texts = [text] * len(stack) if texts is None else list(one_per_image(texts, len(stack), "prompts"))
         pictures = stack.channels_first()
         found = scorer.align(pictures, texts, watch=watch_in_comfyui(len(stack)))
-        batch = ScoreBatch(scorer.spec, tuple(scorer.scored(*pair) for pair in enumerate(found)))
+        batch = ScoreBatch(scorer.spec, tuple(scored(*pair) for pair in enumerate(found)))
         maps, labels = _maps(pictures, found)
         report = _report(found)
         return io.NodeOutput(scorer, batch, maps, labels, report, ui={"text": [report], "scores": _rows(batch)})

@@ -43,11 +43,14 @@ class SoftPrompts:
         context: For each text encoder (``l``, ``h``, ``g``) the shared vectors [N, width].
         suffix: For each text encoder the token ids that follow [rows, length - 1 - N]: words, end, padding.
         texts: The words, for the reader.
+        padding_mask: Whether the text encoder's padding, the tokens after a text's end, is looked at by none of its
+            tokens, beside its causal mask (published). Texts as the hosts encode them have no such mask.
     """
 
     context: Mapping[str, Tensor]
     suffix: Mapping[str, tuple[tuple[int, ...], ...]]
     texts: tuple[str, ...]
+    padding_mask: bool = False
 
     def check(self, spaces: Mapping[str, TextSpace]) -> None:
         """Whether a model's text encoders can take them.

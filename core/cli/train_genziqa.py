@@ -45,6 +45,7 @@ def _add_reading(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("how a picture is read (stays in the head)")
     group.add_argument("--words", nargs=2, metavar=("GOOD", "BAD"), help="after the context (default: as published)")
     group.add_argument("--context", type=int, help="learned vectors (default: 16)")
+    group.add_argument("--padding-mask", action="store_true", help="published: the text's padding is masked")
     group.add_argument("--rank", type=int, help="of the LoRA; 0 for none (default: 4)")
     group.add_argument(
         "--timesteps", type=int, nargs="+", metavar="T", help="levels of the score (default: published 8)"
@@ -71,6 +72,9 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
         "--published-readout", action="store_true", help="raw score = MOS; no gain and offset are fitted"
     )
     group.add_argument("--limit", type=int, metavar="N", help="at most N pictures of each set")
+    group.add_argument(
+        "--no-mirror", action="store_true", help="leave pictures as they are; half are mirrored otherwise"
+    )
     group.add_argument("--share", type=float, help="held back for validation (default: 0.1)")
     group.add_argument(
         "--content", type=Path, metavar="DIR", help="feature cache; splits by content, not by group alone"
@@ -82,6 +86,7 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--seed", type=int, help="(default: 0)")
     group.add_argument("--device", default="cpu")
     group.add_argument("--precision", choices=("fp32", "bf16"))
+    group.add_argument("--half", action="store_true", help="write the head in fp16, half the file")
     group.add_argument("--accelerate", action="store_true", help="under accelerate launch; its device")
     group.add_argument("--threads", type=int, metavar="N", help="CPU threads")
 
@@ -136,6 +141,9 @@ def request_of(arguments: argparse.Namespace) -> GenzRequest:
         settings=GenzSettings(seed=arguments.noise_seed, **reading),
         losses=LossWeights(arguments.mse_weight, arguments.rank_weight, arguments.plcc_weight),
         one_level=arguments.one_level,
+        flip=not arguments.no_mirror,
+        padding_mask=arguments.padding_mask,
+        half=arguments.half,
         readout=not arguments.published_readout,
         **given,
     )

@@ -10,7 +10,6 @@ whose attention does not depend on the picture gives 0 everywhere, at every size
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -24,6 +23,7 @@ from ..images import as_list, reason_unscorable
 from ..records import Score, ScoreBatch, ScoreSpec
 from ..taps.recorder import Recorder
 from ..taps.reducers import token_maps
+from .alignment_words import Aligned, aligned, spans, word_names
 from .genziqa_settings import check_timesteps
 from .native_size import native_policy, native_shape, to_native
 from .prompt_reader import attention_taps
@@ -36,14 +36,6 @@ if TYPE_CHECKING:
 
 _BLIND_TO = "how many of a thing there are, where it is, words that the text encoder does not know, quality"
 _NO_WORDS = "its prompt holds no words"
-_BROKEN = "the attention held NaN or infinite values (half precision overflowed: try bf16 or fp32)"
-_SILENT = (
-    "no cross-attention layer could be read: packs that cache steps, merge tokens or compile the model skip them. "
-    "Score with the model before such a node"
-)
-#: Weights and brackets of ComfyUI's prompts, which are no words.
-_WEIGHTS = re.compile(r":\s*-?\d+(?:\.\d+)?\s*\)|(?<!\\)[()]")
-_LEAST = 1e-12
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,28 +64,6 @@ class AlignmentOptions:
             raise BadInput("a side from 64 to 4096 pixels", str(self.side), "Leave it out for the model's own size.")
         if not (math.isfinite(self.spread) and self.spread > 0.0):
             raise BadInput("a spread > 0", str(self.spread), "The default is 0.1.")
-
-
-@dataclass(frozen=True, slots=True)
-class Aligned:
-    """One image and its prompt.
-
-    Attributes:
-        words: As they stand in the prompt.
-        values: Each word's number.
-        maps: Each word's map [words, h, w] float32 on the CPU, on the grid of the finest cross-attention.
-        size: Height and width in pixels at which the image was read.
-    """
-
-    words: tuple[str, ...]
-    values: tuple[float, ...]
-    maps: Tensor
-    size: tuple[int, int]
-
-    @property
-    def value(self) -> float:
-        """The mean over the words."""
-        return math.fsum(self.values) / len(self.values)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +114,7 @@ class PromptAlignment:
     def score(self, images: Images, prompts: Sequence[str] | None = None, *, watch: Watch | None = None) -> ScoreBatch:
         """The mean over each prompt's words; the attributes hold every word's number."""
         found = self.align(images, prompts, watch=watch)
-        return ScoreBatch(self.spec, tuple(self.scored(place, one) for place, one in enumerate(found)))
+        return ScoreBatch(self.spec, tuple(scored(place, one) for place, one in enumerate(found)))
 
     def align(
         self, images: Images, prompts: Sequence[str] | None = None, *, watch: Watch | None = None
@@ -187,7 +157,7 @@ class PromptAlignment:
         reason = reason_unscorable(image)
         if reason is not None:
             return reason
-        if conditioning is None or text not in known or not _spans(conditioning, known[text]):
+        if conditioning is None or text not in known or not spans(conditioning, known[text]):
             return _NO_WORDS
         try:
             return native_shape(int(image.shape[1]), int(image.shape[2]), self._backbone.family, self._options.side)
@@ -220,7 +190,14 @@ class PromptAlignment:
             self._forward(rows, every, clean, eps.to(z), texts, sums)
             counter()
         means = {job: torch.stack(found).mean(0) if found else None for job, found in sums.items()}
-        return {job.place: _aligned(job, size, means[job], means[_Job(-1, job.text)], texts) for job in jobs}
+        found: dict[int, Aligned | Score] = {}
+        for job in jobs:
+            maps = aligned(means[job], means[_Job(-1, job.text)])
+            if isinstance(maps, str):
+                found[job.place] = Score(None, job.place, reason=maps)
+            else:
+                found[job.place] = Aligned(word_names(texts, job.text), *maps, size)
+        return found
 
     def _forward(
         self,
@@ -242,48 +219,15 @@ class PromptAlignment:
         for tap in self._taps:
             for record in recorder.rows(tap.name):
                 one = jobs[job[record.key.row]]
-                spans = _spans(texts, one.text)
-                words = torch.stack([record.value[first:last].sum(0) for first, last in spans.values()]).float().cpu()
+                parts = [record.value[first:last].sum(0) for first, last in spans(texts, one.text).values()]
+                words = torch.stack(parts).float().cpu()
                 fine = F.interpolate(words[None], size=grid, mode="bilinear", align_corners=False)[0]
                 sums[one].append(fine)
 
-    def scored(self, place: int, found: Aligned | Score) -> Score:
-        """An alignment as a score."""
-        if isinstance(found, Score):
-            return found
-        words = [{"word": word, "value": value} for word, value in zip(found.words, found.values, strict=True)]
-        attributes = {"height": found.size[0], "width": found.size[1], "words": words}
-        return Score.of(found.value, place, attributes=attributes)
 
-
-def _aligned(
-    job: _Job, size: tuple[int, int], seen: Tensor | None, nothing: Tensor | None, texts: Conditioning
-) -> Aligned | Score:
-    """Mean probabilities of each word with the image and with nothing [words, h, w] → numbers and maps."""
-    if seen is None or nothing is None:
-        return Score(None, job.place, reason=_SILENT)
-    if not bool(seen.isfinite().all() and nothing.isfinite().all()):
-        return Score(None, job.place, reason=_BROKEN)
-    maps = (seen.clamp_min(_LEAST) / nothing.clamp_min(_LEAST)).log()
-    values = (seen.mean((1, 2)).clamp_min(_LEAST) / nothing.mean((1, 2)).clamp_min(_LEAST)).log()
-    return Aligned(word_names(texts, job.text), tuple(map(float, values)), maps, size)
-
-
-def _spans(texts: Conditioning, row: int) -> dict[int, tuple[int, int]]:
-    """Token spans of the words; the whole text where the host cannot tell words apart; none without text."""
-    found = dict(texts.spans[row]) if texts.spans else {}
-    if not found and texts.text_tokens and texts.text_tokens[row][0] < texts.text_tokens[row][1]:
-        found = {0: texts.text_tokens[row]}
-    return found
-
-
-def word_names(texts: Conditioning, row: int) -> tuple[str, ...]:
-    """The words that the spans of a row stand for."""
-    text, places = texts.prompts[row], list(_spans(texts, row))
-    words = _WEIGHTS.sub(" ", text).split()
-    if not (texts.spans and texts.spans[row]) or max(places) >= len(words):
-        return (text.strip(),) if len(places) == 1 else tuple(f"word {place + 1}" for place in places)
-    return tuple(words[place] for place in places)
+def scored(place: int, found: Aligned | Score) -> Score:
+    """An alignment as a score; a score without a value as it is."""
+    return found if isinstance(found, Score) else found.score(place)
 
 
 def _counted(watch: Watch | None, total: int) -> Any:

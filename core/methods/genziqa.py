@@ -17,9 +17,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from ..backbone.schedule import sigma_of_timestep
-from ..errors import BadInput
 from ..heads.check import Wanted, check_head
-from ..images import as_list
 from ..records import Score, ScoreBatch, ScoreSpec
 from .genziqa_settings import GenzIQAOptions, GenzSettings
 from .prompt_reader import PromptReader, Reading, ReadingPlan, attention_taps
@@ -103,6 +101,7 @@ class GenzIQA:
                 "sigmas": list(plan.sigmas),
                 "taps": [tap.name for tap in plan.taps],
                 "prompts": list(self._head.prompts.texts),
+                "padding_mask": self._head.prompts.padding_mask,
                 "head": {"trained_on": meta.training_set, "pictures": meta.pictures, "fingerprint": meta.fingerprint},
                 "rank": self._head.lora.rank,
                 "weights": self._digest,
@@ -115,18 +114,13 @@ class GenzIQA:
 
         Each score's attributes hold the raw value, its attention and bias, the values by level, and the size.
         """
-        found = as_list(images)
-        if prompts is not None and len(prompts) != len(found):
-            raise BadInput(f"{len(found)} prompts, one per image", str(len(prompts)), "Leave prompts out.")
-        return self._batch(self._reader.read(found, watch))
+        return self._batch(self._reader.read(images, prompts, watch))
 
     def score_latents(
         self, latents: Tensor, prompts: Sequence[str] | None = None, *, watch: Watch | None = None
     ) -> ScoreBatch:
         """As :meth:`score`, from latents [N, C, h, w] in the model's space, at their own size."""
-        if prompts is not None and len(prompts) != len(latents):
-            raise BadInput(f"{len(latents)} prompts, one per latent", str(len(prompts)), "Leave prompts out.")
-        return self._batch(self._reader.read_latents(latents, watch))
+        return self._batch(self._reader.read_latents(latents, prompts, watch))
 
     def held_bytes(self) -> Mapping[str, int]:
         """Bytes held beside the user's model now: ``lora``, and ``backup`` for originals of patched weights."""

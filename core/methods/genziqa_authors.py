@@ -3,7 +3,8 @@
 A context file holds ``ctx`` [N, width], ``token_prefix`` [2, 1, width] and ``token_suffix`` [2, 76 - N, width]: vectors
 of the text encoder's own table, which are turned back into tokens here, so that a file made on another text encoder is
 refused. LoRA keys look like ``down_blocks.0.attentions.0.transformer_blocks.0.attn2.processor.to_q_lora.down.weight``.
-Their code has no readout: raw score = MOS, with ln(queries) / T still in it, at 512×512 after CLIP's normalisation.
+Their code has no readout: raw score = MOS, with ln(queries) / T still in it, at 512×512 after CLIP's normalisation, and
+it masks the text encoder's padding.
 """
 
 from __future__ import annotations
@@ -99,6 +100,8 @@ def export_authors(
         raise BadInput("a head for one text encoder, without alpha", str(sorted(head.prompts.context)), _REMEDY)
     if head.settings.gain != 1.0:
         _log.warning("The authors' layout has no gain (%g) and offset: its raw scores are not MOS.", head.settings.gain)
+    if not head.prompts.padding_mask:
+        _log.warning("The authors' code masks the text encoder's padding, which this head was trained without.")
     ((name, context),) = head.prompts.context.items()
     start = backbone.start_token(name)
     told = {
@@ -160,7 +163,7 @@ def _prompts(backbone: AdaptableBackbone, told: Mapping[str, Tensor]) -> SoftPro
     rows = tuple(tuple(_tokens(backbone, row, name, "token_suffix")) for row in suffix)
     usual = backbone.suffixes(WORDS, len(context))[name]
     texts = WORDS if rows == usual else tuple(f"tokens {' '.join(map(str, dict.fromkeys(row)))}" for row in rows)
-    return SoftPrompts({name: context}, {name: rows}, texts)
+    return SoftPrompts({name: context}, {name: rows}, texts, padding_mask=True)
 
 
 def _tokens(backbone: AdaptableBackbone, vectors: Tensor, name: str, key: str) -> list[int]:

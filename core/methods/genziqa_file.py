@@ -25,8 +25,13 @@ KEY = "latent_critic_prompts"
 _REMEDY = "Train it again (latent-critic train genziqa), or copy the file again."
 
 
-def save_genziqa(path: str | Path, head: GenzHead) -> None:
+def save_genziqa(path: str | Path, head: GenzHead, *, half: bool = False) -> None:
     """Write a head, whole or not at all.
+
+    Args:
+        path: Of the file.
+        head: The head.
+        half: Vectors and matrices in fp16, which they should have been rounded to before they were measured.
 
     Raises:
         BadInput: the file's name does not end in ``.safetensors``.
@@ -42,9 +47,14 @@ def save_genziqa(path: str | Path, head: GenzHead) -> None:
         "reducers": [REDUCER],
         "texts": list(head.prompts.texts),
         "alpha": head.lora.alpha,
+        "padding_mask": head.prompts.padding_mask,
     }
     with whole_file(path) as temporary:
-        save_file(_tensors(head), temporary, metadata={KEY: json.dumps(told, allow_nan=False)})
+        save_file(
+            _tensors(head, torch.float16 if half else torch.float32),
+            temporary,
+            metadata={KEY: json.dumps(told, allow_nan=False)},
+        )
 
 
 def _plain(meta: HeadMeta) -> dict[str, Any]:
@@ -52,13 +62,14 @@ def _plain(meta: HeadMeta) -> dict[str, Any]:
     return {**told, **{name: dict(told[name]) for name in ("validation", "settings", "identity")}}
 
 
-def _tensors(head: GenzHead) -> dict[str, Tensor]:
+def _tensors(head: GenzHead, dtype: torch.dtype) -> dict[str, Tensor]:
     found: dict[str, Tensor] = {}
     for name, vectors in head.prompts.context.items():
-        found[f"context.{name}"] = vectors.detach().float()
+        found[f"context.{name}"] = vectors.detach().to(dtype)
         found[f"suffix.{name}"] = torch.tensor(head.prompts.suffix[name], dtype=torch.int32)
     for (tap, part), (down, up) in head.lora.layers.items():
-        found[f"lora.{tap}.{part}.down"], found[f"lora.{tap}.{part}.up"] = down.detach().float(), up.detach().float()
+        for side, matrix in (("down", down), ("up", up)):
+            found[f"lora.{tap}.{part}.{side}"] = matrix.detach().to(dtype)
     return {name: value.cpu().contiguous().clone() for name, value in found.items()}
 
 
@@ -100,12 +111,14 @@ def _told(metadata: Mapping[str, str]) -> dict[str, Any]:
 def _head(told: dict[str, Any], tensors: Mapping[str, Tensor]) -> GenzHead:
     known = {name: value for name, value in told.items() if name in HeadMeta.__dataclass_fields__}
     known |= {"sigmas": tuple(known["sigmas"]), "scale": tuple(known["scale"]) if known["scale"] else None}
-    context = {name.removeprefix("context."): value for name, value in tensors.items() if name.startswith("context.")}
+    context = {
+        name.removeprefix("context."): value.float() for name, value in tensors.items() if name.startswith("context.")
+    }
     suffix = {name: tuple(map(tuple, tensors[f"suffix.{name}"].tolist())) for name in context}
     broken = [name for name, value in tensors.items() if value.is_floating_point() and not value.isfinite().all()]
     if broken:
         raise BadInput("finite values", f"NaN or infinity in {broken[0]}", _REMEDY)
-    prompts = SoftPrompts(context, suffix, tuple(told["texts"]))
+    prompts = SoftPrompts(context, suffix, tuple(told["texts"]), bool(told.get("padding_mask", False)))
     lora = CrossLora(dict(_layers(tensors)), told["alpha"])
     return GenzHead(HeadMeta(**known), prompts, lora, GenzSettings.from_dict(known["settings"]), tuple(told["taps"]))
 
@@ -116,5 +129,5 @@ def _layers(tensors: Mapping[str, Tensor]) -> list[tuple[Where, tuple[Tensor, Te
         if name.startswith("lora.") and name.endswith(".down"):
             stem = name.removesuffix(".down")
             tap, part = stem.removeprefix("lora.").rsplit(".", 1)
-            found.append(((tap, cast("Part", part)), (tensors[name], tensors[f"{stem}.up"])))
+            found.append(((tap, cast("Part", part)), (tensors[name].float(), tensors[f"{stem}.up"].float())))
     return found

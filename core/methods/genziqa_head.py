@@ -62,6 +62,8 @@ class GenzHead:
         for name, vectors in sorted(self.prompts.context.items()):
             found.update(f"{name} {self.prompts.suffix[name]}".encode())
             found.update(_raw(vectors))
+        if self.prompts.padding_mask:
+            found.update(b"padding mask")
         for where, pair in sorted(self.lora.layers.items()):
             found.update(f"{where} {self.lora.alpha}".encode())
             found.update(b"".join(map(_raw, pair)))
@@ -102,6 +104,7 @@ def untrained(
     context: int = CONTEXT,
     rank: int = RANK,
     seed: int = 0,
+    padding_mask: bool = False,
 ) -> GenzHead:
     """A head as training begins with it. Its scores are uncalibrated and mean nothing yet.
 
@@ -112,6 +115,7 @@ def untrained(
         context: Vectors; 0 for the words alone.
         rank: Of the LoRA; 0 for none.
         seed: Draws context and LoRA.
+        padding_mask: Published: the text encoder's padding is masked.
 
     Raises:
         BadInput: texts that do not fit, or a rank or context below 0.
@@ -120,7 +124,8 @@ def untrained(
         raise BadInput("two texts, context ≥ 0, rank ≥ 0", f"{words}, {context}, {rank}", "Published: 16 and 4.")
     settings, family = settings or GenzSettings(), backbone.family
     taps = tuple(tap.name for tap in attention_taps(family.taps, None))
-    prompts = SoftPrompts(fresh_context(backbone, context, seed), backbone.suffixes(words, context), tuple(words))
+    vectors, suffixes = fresh_context(backbone, context, seed), backbone.suffixes(words, context)
+    prompts = SoftPrompts(vectors, suffixes, tuple(words), padding_mask)
     lora = fresh_lora(backbone, taps, rank, seed) if rank else CrossLora()
     return GenzHead(base_meta(backbone, settings, words), prompts, lora, settings, taps)
 

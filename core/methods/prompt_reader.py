@@ -89,9 +89,16 @@ class PromptReader:
         self._backbone, self.plan, self._embed = backbone, plan, conditioning
         self._conditioning: Conditioning | None = None
 
-    def read(self, images: Images, watch: Watch | None = None) -> list[Reading | Score]:
-        """One reading per image, or a score without a value that says why; ``watch`` is called after every forward."""
+    def read(
+        self, images: Images, prompts: Sequence[str] | None = None, watch: Watch | None = None
+    ) -> list[Reading | Score]:
+        """One reading per image, or a score without a value that says why; ``watch`` is called after every forward.
+
+        Raises:
+            BadInput: prompts, which are not used, but not as many as images.
+        """
         found = as_list(images)
+        _check_count(prompts, len(found))
         missing: dict[int, Score] = {}
         sizes: dict[int, tuple[int, int]] = {}
         for place, image in enumerate(found):
@@ -107,17 +114,20 @@ class PromptReader:
 
         return self._read(sizes, missing, latents, len(found), watch)
 
-    def read_latents(self, z: Tensor, watch: Watch | None = None) -> list[Reading | Score]:
+    def read_latents(
+        self, z: Tensor, prompts: Sequence[str] | None = None, watch: Watch | None = None
+    ) -> list[Reading | Score]:
         """As :meth:`read`, for latents [N, C, h, w] in the model's space, at their own size.
 
         Raises:
-            BadInput: another shape.
+            BadInput: another shape, or not as many prompts.
         """
         family = self._backbone.family
         if z.ndim != 4 or z.shape[0] < 1 or z.shape[1] != family.latent_channels:
             raise BadInput(
                 f"latents [N, {family.latent_channels}, h, w]", f"shape {list(z.shape)}", "Use this model's latents."
             )
+        _check_count(prompts, len(z))
         size = (z.shape[2] * family.latent_stride, z.shape[3] * family.latent_stride)
         sizes = dict.fromkeys(range(len(z)), size)
         return self._read(sizes, {}, lambda block: z[list(block.places)], len(z), watch)
@@ -243,6 +253,11 @@ def attention_taps(known: Sequence[Tap], asked: Sequence[str] | None) -> tuple[T
             "Leave taps out to read them all; a model without text cross-attention cannot be used.",
         )
     return tuple(tap for tap in attention if tap.name in wanted)
+
+
+def _check_count(prompts: Sequence[str] | None, count: int) -> None:
+    if prompts is not None and len(prompts) != count:
+        raise BadInput(f"{count} prompts, one per image", str(len(prompts)), "Leave prompts out.")
 
 
 def _silent(names: Sequence[str], how_many: str) -> str:

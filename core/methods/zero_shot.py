@@ -12,8 +12,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ..backbone.schedule import sigma_of_timestep
-from ..errors import BadInput
-from ..images import as_list
 from ..records import Score, ScoreBatch, ScoreSpec
 from .native_size import native_policy, native_shape
 from .prompt_reader import PromptReader, Reading, ReadingPlan, attention_taps
@@ -95,18 +93,13 @@ class ZeroShot:
 
         Each score's attributes hold both signals, per pair too, and the size that the image was scored at.
         """
-        found = as_list(images)
-        if prompts is not None and len(prompts) != len(found):
-            raise BadInput(f"{len(found)} prompts, one per image", str(len(prompts)), "Leave prompts out.")
-        return self._batch(self._reader.read(found, watch))
+        return self._batch(self._reader.read(images, prompts, watch))
 
     def score_latents(
         self, latents: Tensor, prompts: Sequence[str] | None = None, *, watch: Watch | None = None
     ) -> ScoreBatch:
         """As :meth:`score`, from latents [N, C, h, w] in the model's space, at their own size."""
-        if prompts is not None and len(prompts) != len(latents):
-            raise BadInput(f"{len(latents)} prompts, one per latent", str(len(prompts)), "Leave prompts out.")
-        return self._batch(self._reader.read_latents(latents, watch))
+        return self._batch(self._reader.read_latents(latents, prompts, watch))
 
     def _batch(self, readings: Sequence[Reading | Score]) -> ScoreBatch:
         return ScoreBatch(self.spec, tuple(self._one(place, found) for place, found in enumerate(readings)))

@@ -8,12 +8,11 @@ content, and runs that can be killed at any moment.
 from __future__ import annotations
 
 import copy
-import json
 import logging
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -25,9 +24,11 @@ from ..methods.genziqa_head import GenzHead, untrained
 from . import genziqa_measure as measure
 from .genziqa_data import Part, draw, split
 from .genziqa_forward import Adaptation, raw_values
+from .genziqa_latents import Latents
 from .genziqa_losses import batch_loss
 from .genziqa_measure import Readout
 from .genziqa_request import GenzRequest
+from .genziqa_result import GenzResult, with_facts
 from .genziqa_world import Alone, World
 from .ldm import state as states
 from .ldm.loop import append, forget_after
@@ -41,23 +42,6 @@ _log = logging.getLogger(__name__)
 _STAGE = "genziqa"
 #: Held-back pictures on which few levels are compared with the eight published ones.
 _AGREE_ON = 50
-
-
-@dataclass(frozen=True, slots=True)
-class GenzResult:
-    """What came out.
-
-    Attributes:
-        head: The head at the best validation, as written; ``None`` while minutes ran out before the last step.
-        validation: Its agreement with people on the held-back pictures of the first set.
-        step: Steps made in all.
-        seconds_per_step: Of the steps of this call.
-    """
-
-    head: GenzHead | None
-    validation: dict[str, Any]
-    step: int
-    seconds_per_step: float
 
 
 def train_genziqa(
@@ -92,9 +76,11 @@ class _Run:
         self.parts: list[Part] = split(request)
         self.head = untrained(
             backbone, request.settings, words=request.words, context=request.context, rank=request.rank,
-            seed=request.seed,
+            seed=request.seed, padding_mask=request.padding_mask,
         )  # fmt: skip
         self.adaptation = Adaptation(self.head)
+        # What is measured on is encoded in full precision, what is trained on in the run's.
+        self.latents, self.encoded = Latents(backbone, request.settings), Latents(backbone, request.settings)
         if not sum(parameter.numel() for parameter in self.adaptation.parameters()):
             raise BadInput("a context or a LoRA to train", "neither", "Raise context or rank.")
         best = copy.deepcopy(self.adaptation).requires_grad_(False)
@@ -126,7 +112,7 @@ class _Run:
 
     def _first(self, part: Part) -> Readout:
         images = part.train[: self.request.calibrate_on]
-        return measure.first_readout(measure.raw_of(self.backbone, self.head, images, self._levels()), images)
+        return measure.first_readout(measure.raw_of(self.latents, self.head, images, self._levels()), images)
 
     def _levels(self) -> Sequence[int]:
         """A few of the levels that training draws from."""
@@ -169,7 +155,7 @@ class _Run:
         mine = drawn[self.world.rank :: self.world.size]
         readout, part = self.readouts[place], self.parts[place]
         with self.world.precision(request.precision, self.backbone.noise((1,), 0).device):
-            raw = raw_values(self.backbone, self.adaptation.onto(self.head), mine).float()
+            raw = raw_values(self.encoded, self.adaptation.onto(self.head), mine).float()
         scores = readout.offset + readout.gain * raw
         mos = torch.tensor([one.image.mos for one in mine])
         loss = batch_loss(scores, mos, part.deviation, request.losses)
@@ -198,7 +184,7 @@ class _Run:
         request, images = self.request, self.parts[0].held[: self.request.validate_on]
         module = copy.deepcopy(self.adaptation)
         module.load_state_dict(self.state.averaged("adaptation"))
-        raw = measure.raw_of(self.backbone, module.onto(self.head), images, request.validate_levels)
+        raw = measure.raw_of(self.latents, module.onto(self.head), images, request.validate_levels)
         found = measure.held_back(raw, images, self.readouts[0])
         if found["srcc"] >= self.state.notes["best"].get("srcc", -math.inf):
             self.state.notes["best"] = {**found, "step": self.state.step}
@@ -212,45 +198,20 @@ class _Run:
         self.validate()
         best, request = self.state.frozen["best"], self.request
         assert isinstance(best, Adaptation)
+        if request.half:
+            best = copy.deepcopy(best).half().float()
         head, part = best.onto(self.head), self.parts[0]
         images, held = part.train[: request.calibrate_on], part.held[: request.validate_on]
-        raw = measure.raw_of(self.backbone, head, images, request.settings.timesteps)
+        raw = measure.raw_of(self.latents, head, images, request.settings.timesteps)
         readout = self.readouts[0]
         readout = measure.last_readout(raw, images, readout) if request.readout else readout
         validation: dict[str, Any] = measure.held_back(
-            measure.raw_of(self.backbone, head, held, request.settings.timesteps), held, readout
+            measure.raw_of(self.latents, head, held, request.settings.timesteps), held, readout
         )
-        validation |= measure.levels_agree(self.backbone, head, held[:_AGREE_ON])
+        validation |= measure.levels_agree(self.latents, head, held[:_AGREE_ON])
         validation |= {"step": self.state.notes["best"]["step"], "steps": self.state.step}
-        head = self._with_facts(head, readout, raw, validation)
+        head = with_facts(head, request, self.parts, readout, raw, validation)
         if self.world.main:
-            save_genziqa(request.out, head)
+            save_genziqa(request.out, head, half=request.half)
         self.save()
         return head, validation
-
-    def _with_facts(
-        self, head: GenzHead, readout: Readout, raw: Sequence[float], validation: dict[str, Any]
-    ) -> GenzHead:
-        request = self.request
-        head = head.with_settings(gain=readout.gain, offset=readout.offset)
-        scores = torch.tensor([readout.offset + readout.gain * value for value in raw if math.isfinite(value)])
-        told = {
-            name: getattr(request, name) for name in ("steps", "batch", "rate", "one_level", "flip", "share", "seed")
-        }
-        settings = {**head.meta.settings, "training": {**told, "losses": asdict(request.losses)}}
-        meta = replace(
-            head.meta,
-            training_set=", ".join(part.name for part in self.parts),
-            pictures=sum(len(part.train) for part in self.parts),
-            calibrated_on=request.calibrated_on,
-            scale=(0.0, 100.0),
-            centre=float(scores.mean()),
-            spread=max(1e-3, float(scores.std())),
-            validation=json.loads(json.dumps(validation)),
-            settings=settings,
-        )
-        detached = {name: value.detach().clone() for name, value in head.prompts.context.items()}
-        layers = {where: (down.detach().clone(), up.detach().clone()) for where, (down, up) in head.lora.layers.items()}
-        return replace(
-            head, meta=meta, prompts=replace(head.prompts, context=detached), lora=replace(head.lora, layers=layers)
-        )

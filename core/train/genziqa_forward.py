@@ -9,16 +9,15 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from ..backbone.adaptation import CrossLora, SoftPrompts, Where
-from ..backbone.schedule import sigma_of_timestep
-from ..images import load_image
+from ..backbone.adaptation import CrossLora, Where
+from ..backbone.schedule import noised, sigma_of_timestep
 from ..methods.genziqa import signals
 from ..methods.genziqa_head import GenzHead
-from ..methods.native_size import to_native
 from ..methods.prompt_reader import attention_taps
-from ..methods.prompt_scores import alignment, noise_error, noised, recorded_alignment
+from ..methods.prompt_scores import alignment, noise_error, recorded_alignment
 from ..taps.recorder import Recorder
 from .genziqa_data import Drawn
+from .genziqa_latents import Latents
 
 if TYPE_CHECKING:
     from ..backbone.adaptation import AdaptableBackbone
@@ -47,26 +46,20 @@ class Adaptation(nn.Module):
             (tap, part): (found[f"lora {tap} {part} down"], found[f"lora {tap} {part} up"])
             for tap, part in head.lora.layers
         }
-        prompts = SoftPrompts(context, head.prompts.suffix, head.prompts.texts)
-        return replace(head, prompts=prompts, lora=CrossLora(layers, head.lora.alpha))
+        return replace(head, prompts=replace(head.prompts, context=context), lora=CrossLora(layers, head.lora.alpha))
 
 
-def raw_values(backbone: AdaptableBackbone, head: GenzHead, drawn: Sequence[Drawn]) -> Tensor:
+def raw_values(latents: Latents, head: GenzHead, drawn: Sequence[Drawn]) -> Tensor:
     """The raw value of each drawn picture [n] on the CPU; pictures of one size share a forward."""
-    adapted = backbone.adapted(head.lora)
+    adapted = latents.backbone.adapted(head.lora)
     conditioning = adapted.embed_soft(head.prompts)
-    groups: dict[tuple[int, int], list[int]] = {}
-    pictures: list[Tensor] = []
-    for place, one in enumerate(drawn):
-        image = load_image(one.image.path)
-        shape = head.settings.shape(image.shape[1], image.shape[2], backbone.family)
-        image = to_native(image, shape)
-        pictures.append(image.flip(-1) if one.mirrored else image)
-        groups.setdefault(shape, []).append(place)
+    encoded = latents.of([(one.image.path, one.mirrored) for one in drawn])
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for place, latent in enumerate(encoded):
+        groups.setdefault(tuple(latent.shape), []).append(place)
     values: dict[int, Tensor] = {}
     for places in groups.values():
-        with torch.no_grad():
-            z = head.settings.encode(backbone)(torch.stack([pictures[place] for place in places])).float()
+        z = torch.stack([encoded[place] for place in places])
         found = _values(adapted, head, conditioning, z, [drawn[place] for place in places])
         values.update(zip(places, found, strict=True))
     return torch.stack([values[place] for place in range(len(drawn))])
@@ -76,7 +69,8 @@ def _values(
     backbone: AdaptableBackbone, head: GenzHead, conditioning: Conditioning, z: Tensor, drawn: Sequence[Drawn]
 ) -> Tensor:
     settings, family, count = head.settings, backbone.family, len(drawn)
-    eps = torch.stack([backbone.noise(z.shape[1:], one.noise) for one in drawn]).to(z)
+    eps = torch.stack([backbone.noise(z.shape[1:], one.noise) for one in drawn]).to(z.dtype)
+    z = z.to(eps.device)
     sigma = torch.tensor([sigma_of_timestep(one.timestep, family.prediction) for one in drawn], device=z.device)
     clean, twice = z.repeat(2, 1, 1, 1), sigma.repeat(2)
     z_t = noised(clean, eps.repeat(2, 1, 1, 1), twice, family.prediction)

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 from scipy import stats
 
 from ..benchmark.agreement import agreement
 from ..data.rated import RatedImage
-from ..images import load_image
+from ..errors import BadInput
 from ..methods.genziqa import GenzIQA
 from ..methods.genziqa_settings import FAST, PUBLISHED, GenzIQAOptions
+from .genziqa_latents import Latents
 
 if TYPE_CHECKING:
-    from ..backbone.adaptation import AdaptableBackbone
     from ..methods.genziqa_head import GenzHead
 
 _AT_ONCE = 4
@@ -32,25 +32,36 @@ class Readout:
     offset: float = 0.0
 
 
-def raw_levels(
-    backbone: AdaptableBackbone, head: GenzHead, images: Sequence[RatedImage], timesteps: Sequence[int]
-) -> np.ndarray:
+def raw_levels(latents: Latents, head: GenzHead, images: Sequence[RatedImage], timesteps: Sequence[int]) -> np.ndarray:
     """The scorer's own raw values [pictures, levels]; NaN for a picture that cannot be scored."""
     plain = head.with_settings(gain=1.0, offset=0.0)
-    scorer = GenzIQA(backbone, plain, GenzIQAOptions(timesteps=tuple(timesteps)))
-    found: list[list[float]] = []
-    waiting = iter(images)
-    while some := list(islice(waiting, _AT_ONCE)):
-        batch = scorer.score([load_image(image.path) for image in some])
-        found += [list(score.attributes.get("levels", [math.nan] * len(timesteps))) for score in batch]
-    return np.asarray(found, dtype=float)
+    scorer = GenzIQA(latents.backbone, plain, GenzIQAOptions(timesteps=tuple(timesteps)))
+    found = np.full((len(images), len(timesteps)), math.nan)
+    device = latents.backbone.noise((1,), 0).device
+    for places in _by_size(images, latents):
+        z = torch.stack([latents.of([(images[place].path, False)])[0] for place in places])
+        for place, score in zip(places, scorer.score_latents(z.to(device)), strict=True):
+            found[place] = score.attributes.get("levels", math.nan)
+    return found
 
 
-def raw_of(
-    backbone: AdaptableBackbone, head: GenzHead, images: Sequence[RatedImage], timesteps: Sequence[int]
-) -> list[float]:
+def _by_size(images: Sequence[RatedImage], latents: Latents) -> Iterator[list[int]]:
+    """Places of pictures that can be scored, a few of one size at a time."""
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for place, image in enumerate(images):
+        try:
+            shape = tuple(latents.of([(image.path, False)])[0].shape)
+        except BadInput:
+            continue
+        groups.setdefault(shape, []).append(place)
+        if len(groups[shape]) == _AT_ONCE:
+            yield groups.pop(shape)
+    yield from groups.values()
+
+
+def raw_of(latents: Latents, head: GenzHead, images: Sequence[RatedImage], timesteps: Sequence[int]) -> list[float]:
     """As :func:`raw_levels`, averaged over the levels [pictures]."""
-    return raw_levels(backbone, head, images, timesteps).mean(1).tolist()
+    return raw_levels(latents, head, images, timesteps).mean(1).tolist()
 
 
 def first_readout(raw: Sequence[float], images: Sequence[RatedImage]) -> Readout:
@@ -89,9 +100,9 @@ def held_back(raw: Sequence[float], images: Sequence[RatedImage], readout: Reado
     return agreement(scores.tolist(), y.tolist()).to_dict()
 
 
-def levels_agree(backbone: AdaptableBackbone, head: GenzHead, images: Sequence[RatedImage]) -> dict[str, float]:
+def levels_agree(latents: Latents, head: GenzHead, images: Sequence[RatedImage]) -> dict[str, float]:
     """SRCC of scores at the two fast levels, and at one, with those at the eight published ones, in one reading."""
-    levels = raw_levels(backbone, head, images, PUBLISHED)
+    levels = raw_levels(latents, head, images, PUBLISHED)
     published = levels.mean(1)
     found: dict[str, float] = {"levels_pictures": float(len(levels))}
     for name, steps in (("two_levels", FAST), ("one_level", FAST[-1:])):

@@ -28,6 +28,7 @@ class GenzRequest:
         words: What follows the context: good, bad.
         context: Learned vectors.
         rank: Of the LoRA; 0 for none.
+        padding_mask: Published: the text encoder's padding is masked.
         steps: Of the optimiser, in all.
         minutes: Stop after this long, saved; ``None`` for no limit.
         batch: Pictures a step, over all processes.
@@ -52,6 +53,7 @@ class GenzRequest:
         save_minutes: Time between saved states.
         seed: Of everything.
         precision: ``fp32``, or ``bf16`` under autocast.
+        half: Round the head to fp16 before it is measured, and write it so: half the file.
     """
 
     data: tuple[RatedSet, ...]
@@ -61,6 +63,7 @@ class GenzRequest:
     words: tuple[str, str] = WORDS
     context: int = CONTEXT
     rank: int = RANK
+    padding_mask: bool = False
     steps: int = 1000
     minutes: float | None = None
     batch: int = 16
@@ -83,6 +86,7 @@ class GenzRequest:
     save_minutes: float = 3.0
     seed: int = 0
     precision: str = "fp32"
+    half: bool = False
 
     def __post_init__(self) -> None:
         if not self.data:
@@ -114,7 +118,9 @@ class GenzRequest:
     def digest(self) -> str:
         """What a saved state must have in common with the request that goes on from it."""
         told: dict[str, Any] = asdict(self)
-        for name in ("out", "run", "steps", "minutes", "save_minutes", "calibrated_on", "content", "data"):
+        for name in ("out", "run", "steps", "minutes", "save_minutes", "calibrated_on", "content", "data", "half"):
             del told[name]
+        if not self.padding_mask:  # runs that were begun before there was one go on
+            del told["padding_mask"]
         told["data"] = [[found.name, [(str(i.path), i.mos) for i in found.images]] for found in self.data]
         return hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()[:16]

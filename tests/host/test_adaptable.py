@@ -26,8 +26,8 @@ def vectors(backbone, count, seed=0, scale=0.02):
     return {name: scale * torch.randn(count, space.width, generator=generator) for name, space in spaces.items()}
 
 
-def soft(backbone, count=4, words=WORDS, seed=0):
-    return SoftPrompts(vectors(backbone, count, seed), backbone.suffixes(words, count), tuple(words))
+def soft(backbone, count=4, words=WORDS, seed=0, masked=False):
+    return SoftPrompts(vectors(backbone, count, seed), backbone.suffixes(words, count), tuple(words), masked)
 
 
 def random_lora(backbone, rank=2, seed=0, scale=0.3):
@@ -58,13 +58,14 @@ def test_a_context_of_the_words_own_vectors_is_the_words(adaptable, family):
     ("family", "name", "penultimate"),
     [("sd15", "l", False), ("sd20", "h", True), ("sdxl", "l", True), ("sdxl", "g", True)],
 )
-def test_vectors_go_through_as_in_transformers(adaptable, tiny_clip, family, name, penultimate):
+@pytest.mark.parametrize("masked", [False, True])
+def test_vectors_go_through_as_in_transformers(adaptable, tiny_clip, family, name, penultimate, masked):
     backbone = adaptable(family)
-    prompts = soft(backbone)
+    prompts = soft(backbone, masked=masked)
     found = backbone.embed_soft(prompts).tokens
     encoder = getattr(tiny_clip(family).cond_stage_model, f"clip_{name}")
     expected = in_transformers(
-        encoder.transformer, prompts.context[name], prompts.suffix[name], penultimate, normed=family == "sd20"
+        encoder.transformer, prompts.context[name], prompts.suffix[name], penultimate, family == "sd20", masked
     )
     if family == "sdxl":
         width = backbone.text_spaces()["l"].width
@@ -72,7 +73,19 @@ def test_vectors_go_through_as_in_transformers(adaptable, tiny_clip, family, nam
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
 
-def in_transformers(network, context, suffix, penultimate, normed):
+def test_the_padding_mask_changes_the_padding_alone_and_is_switched_back(adaptable, tiny_clip):
+    backbone = adaptable("sdxl")
+    encoders = [getattr(tiny_clip("sdxl").cond_stage_model, name) for name in ("clip_l", "clip_g")]
+    encoders[1].enable_attention_masks = True
+    plain, masked = (backbone.embed_soft(soft(backbone, masked=on)).tokens for on in (False, True))
+    assert [encoder.enable_attention_masks for encoder in encoders] == [False, True]
+    encoders[1].enable_attention_masks = False
+    width, end = backbone.text_spaces()["l"].width, 6 + soft(backbone).suffix["l"][0].index(49407)
+    assert torch.equal(masked[0, :end, :width], plain[0, :end, :width])
+    assert float((masked[0, end:, :width] - plain[0, end:, :width]).abs().amax(-1).min()) > 0.0
+
+
+def in_transformers(network, context, suffix, penultimate, normed, masked):
     """The same weights in transformers' CLIPTextModel, with our vectors put where its token embeddings come out."""
     from transformers import CLIPTextConfig, CLIPTextModel
 
@@ -108,7 +121,8 @@ def in_transformers(network, context, suffix, penultimate, normed):
         )
     )
     with torch.no_grad():
-        out = model(ids, output_hidden_states=True)
+        mask = torch.tensor([[place <= row.index(49407, 1) for place in range(len(row))] for row in ids.tolist()])
+        out = model(ids, attention_mask=mask.long() if masked else None, output_hidden_states=True)
         hook.remove()
         if not penultimate:
             return out.last_hidden_state

@@ -78,9 +78,13 @@ def test_texts_and_vectors_give_the_same_conditions(hosts):
     assert comfy.suffixes(words, 4) == pipeline.suffixes(words, 4)
     torch.testing.assert_close(comfy.embed(words).tokens, pipeline.embed(words).tokens.detach(), rtol=1e-4, atol=1e-4)
     context = {"l": 0.02 * torch.randn(4, 128, generator=torch.Generator().manual_seed(0))}
-    prompts = SoftPrompts(context, comfy.suffixes(words, 4), words)
-    found = [backbone.embed_soft(prompts).tokens.detach() for backbone in hosts]
-    torch.testing.assert_close(*found, rtol=1e-4, atol=1e-4)
+    seen = []
+    for masked in (False, True):
+        prompts = SoftPrompts(context, comfy.suffixes(words, 4), words, masked)
+        found = [backbone.embed_soft(prompts).tokens.detach() for backbone in hosts]
+        torch.testing.assert_close(*found, rtol=1e-4, atol=1e-4)
+        seen.append(found[1])
+    assert float((seen[0] - seen[1]).abs().max()) > 1e-2
     assert [backbone.start_token("l") for backbone in hosts] == [49406] * 2
     vectors = pipeline.token_vectors([5, 800, 49407], "l")
     assert [backbone.token_ids(vectors, "l") for backbone in hosts] == [[5, 800, 49407]] * 2

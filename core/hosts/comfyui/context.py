@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -82,7 +83,8 @@ def embed_soft(clip: Any, prompts: SoftPrompts) -> Conditioning:
                 name: [[(token, 1.0) for token in (first, *prompts.context[name], *prompts.suffix[name][row])]]
                 for name, first in start.items()
             }
-            found = clip.encode_from_tokens(listed, return_pooled=True, return_dict=True)
+            with _masks(clip, start, masked=prompts.padding_mask):
+                found = clip.encode_from_tokens(listed, return_pooled=True, return_dict=True)
             tokens.append(found["cond"][0])
             pooled.append(found.get("pooled_output"))
     known = [vector[0] for vector in pooled if vector is not None]
@@ -93,6 +95,20 @@ def embed_soft(clip: Any, prompts: SoftPrompts) -> Conditioning:
         prompts=prompts.texts,
         lengths=(length,) * len(tokens),
     )
+
+
+@contextmanager
+def _masks(clip: Any, names: Iterable[str], *, masked: bool) -> Iterator[None]:
+    """ComfyUI's own switch for masking padding in the text encoder, put back as it was."""
+    encoders = [_encoder(clip, name) for name in names] if masked else []
+    before = [encoder.enable_attention_masks for encoder in encoders]
+    for encoder in encoders:
+        encoder.enable_attention_masks = True
+    try:
+        yield
+    finally:
+        for encoder, was in zip(encoders, before, strict=True):
+            encoder.enable_attention_masks = was
 
 
 def _encoder(clip: Any, name: str) -> Any:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ...backbone.adaptation import SoftPrompts, TextSpace, same_tokens
 from ...backbone.contracts import Conditioning
-from ...errors import BadInput
+from ...errors import BadInput, MismatchedBackbone
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +99,22 @@ class PipelineText:
         whole = tuple((1, max((last for _, last in words.values()), default=1)) for words in spans)
         return replace(found, spans=spans, text_tokens=whole)
 
+    def features(self, prompts: Sequence[str]) -> Tensor:
+        """CLIP's projected text features, not normalised [N, W], float32 on the CPU.
+
+        Raises:
+            MismatchedBackbone: several encoders, or one without its projection.
+        """
+        remedy = "Use CLIPTextModelWithProjection of CLIP ViT-L/14 as the pipeline's text encoder."
+        ((name, encoder),) = list(self._encoders.items())[:1]
+        projection = getattr(encoder.network, "text_projection", None)
+        if len(self._encoders) != 1 or projection is None:
+            got = f"{len(self._encoders)} encoders, {'no' if projection is None else 'a'} projection"
+            raise MismatchedBackbone("one CLIP with its text projection", got, remedy)
+        rows = [[self.start_token(name), *self._suffix(name, text, 0)] for text in prompts]
+        with torch.no_grad():
+            return encoder.network(torch.tensor(rows, device=self._table(name).device)).text_embeds.float().cpu()
+
     def _spans(self, text: str) -> dict[int, tuple[int, int]]:
         """Tokens of each word (split at white space) after the start token."""
         tokenizer = next(iter(self._encoders.values())).tokenizer
@@ -113,17 +129,18 @@ class PipelineText:
     def embed_soft(self, prompts: SoftPrompts) -> Conditioning:
         """Start token, vectors, suffix → what the cross-attention reads; differentiable in the vectors."""
         prompts.check(self.spaces())
-        found = {name: self._encode(name, prompts.context[name], prompts.suffix[name]) for name in self._encoders}
+        found = {name: self._encode(name, prompts) for name in self._encoders}
         tokens = torch.cat([states for states, _ in found.values()], dim=-1)
         pooled = found["g"][1] if "g" in found else None
         return Conditioning(tokens, pooled, prompts.texts, lengths=(tokens.shape[1],) * len(tokens))
 
-    def _encode(self, name: str, context: Tensor, suffix: tuple[tuple[int, ...], ...]) -> tuple[Tensor, Tensor | None]:
-        encoder, device = self._encoders[name], self._table(name).device
+    def _encode(self, name: str, prompts: SoftPrompts) -> tuple[Tensor, Tensor | None]:
+        encoder, device, context = self._encoders[name], self._table(name).device, prompts.context[name]
         start, fill = self.start_token(name), [0] * len(context)
-        ids = torch.tensor([[start, *fill, *row] for row in suffix], device=device)
+        ids = torch.tensor([[start, *fill, *row] for row in prompts.suffix[name]], device=device)
+        mask = _up_to(ids, int(encoder.tokenizer.eos_token_id), 1 + len(context)) if prompts.padding_mask else None
         with _in_place_of_tokens(self._embedding(name), context.to(device)):
-            out = encoder.network(ids, output_hidden_states=encoder.penultimate)
+            out = encoder.network(ids, attention_mask=mask, output_hidden_states=encoder.penultimate)
         if not encoder.penultimate:
             return out.last_hidden_state, None
         return out.hidden_states[-2], getattr(out, "text_embeds", None)
@@ -140,6 +157,14 @@ class PipelineText:
     def _length(encoder: _Encoder) -> int:
         network: Mapping[str, Any] = encoder.network.config.to_dict()
         return int(network["max_position_embeddings"])
+
+
+def _up_to(ids: Tensor, end: int, first: int) -> Tensor:
+    """1 for the tokens up to a text's end, which lies at `first` or later, 0 for its padding [rows, length]."""
+    ended = (ids[:, first:] == end).long().cumsum(1)
+    padding = torch.cat([torch.zeros_like(ids[:, :first]), ended], dim=1).roll(1, dims=1)
+    padding[:, 0] = 0
+    return (padding == 0).long()
 
 
 @contextmanager

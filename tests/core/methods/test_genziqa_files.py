@@ -43,6 +43,33 @@ def test_there_and_back(model, head, tmp_path):
     assert GenzIQA(model, again).score([PICTURE]).values() == GenzIQA(model, head).score([PICTURE]).values()
 
 
+def test_half_the_file_holds_the_rounded_head(head, tmp_path):
+    for name, half in (("whole", False), ("half", True)):
+        save_genziqa(tmp_path / f"{name}.safetensors", head, half=half)
+    found = load_genziqa(tmp_path / "half.safetensors")
+    assert found.prompts.context["l"].dtype == torch.float32
+    assert torch.equal(found.prompts.context["l"], head.prompts.context["l"].half().float())
+    assert all(
+        torch.equal(one, other.half().float())
+        for where in head.lora.layers
+        for one, other in zip(found.lora.layers[where], head.lora.layers[where], strict=True)
+    )
+    whole, half = ((tmp_path / f"{name}.safetensors").stat().st_size for name in ("whole", "half"))
+    saved = 2 * sum(value.numel() for pair in head.lora.layers.values() for value in pair)
+    assert whole - half >= saved
+
+
+def test_the_padding_mask_is_recorded(model, head, tmp_path):
+    masked = replace(head, prompts=replace(head.prompts, padding_mask=True))
+    save_genziqa(tmp_path / "head.safetensors", masked)
+    again = load_genziqa(tmp_path / "head.safetensors")
+    assert again.prompts.padding_mask
+    assert again.digest() == masked.digest() != head.digest()
+    assert GenzIQA(model, again).spec.settings["padding_mask"]
+    damaged(tmp_path / "head.safetensors", padding_mask=False)
+    assert load_genziqa(tmp_path / "head.safetensors").digest() == head.digest()
+
+
 def test_the_metadata_say_what_a_reader_must_know(head, tmp_path):
     save_genziqa(tmp_path / "head.safetensors", head)
     with safe_open(tmp_path / "head.safetensors", framework="pt") as handle:
@@ -84,7 +111,7 @@ def test_damaged_files_are_one_clear_error(head, tmp_path):
 
 
 def test_the_authors_layout_there_and_back(model, head, tmp_path):
-    plain = head.with_settings(gain=1.0)
+    plain = replace(head.with_settings(gain=1.0), prompts=replace(head.prompts, padding_mask=True))
     context, lora = tmp_path / "context.pth", tmp_path / "lora.safetensors"
     export_authors(plain, model, context, lora)
     told = torch.load(context, weights_only=True)

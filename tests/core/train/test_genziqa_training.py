@@ -18,7 +18,8 @@ from scipy import stats
 
 @pytest.fixture(scope="module")
 def genziqa(diffusers):
-    names = ("genziqa", "genziqa_request", "genziqa_data", "genziqa_forward", "genziqa_measure", "genziqa_world")
+    names = ("genziqa", "genziqa_request", "genziqa_data", "genziqa_forward", "genziqa_measure", "genziqa_world",
+             "genziqa_latents")  # fmt: skip
     return SimpleNamespace(**{name: importlib.import_module(f"latent_critic.core.train.{name}") for name in names})
 
 
@@ -107,10 +108,45 @@ def test_raw_values_in_training_are_the_scorers(genziqa, backbone, rated, reques
     head = untrained(backbone, request.settings, context=2, rank=2)
     images = rated.images[3:6]
     drawn = [genziqa.genziqa_data.Drawn(image, 33, request.settings.seed + 33, False) for image in images]
-    found = genziqa.genziqa_forward.raw_values(backbone, head, drawn).tolist()
+    latents = genziqa.genziqa_latents.Latents(backbone, request.settings)
+    found = genziqa.genziqa_forward.raw_values(latents, head, drawn).tolist()
     scorer = GenzIQA(backbone, head.with_settings(timesteps=(33,)))
     expected = [score.attributes["raw"] for score in scorer.score([load_image(image.path) for image in images])]
     assert found == pytest.approx(expected, abs=1e-4)
+
+
+def test_latents_are_the_scorers_and_made_once(genziqa, backbone, rated, request_for, monkeypatch):
+    from latent_critic.core.images import load_image
+    from latent_critic.core.methods.native_size import to_native
+
+    settings = request_for().settings
+    wanted = [(image.path, mirrored) for image in rated.images[2:6] for mirrored in (False, True)]
+    seen, encode = [], type(backbone).encode
+    monkeypatch.setattr(
+        type(backbone), "encode", lambda self, x, **rest: seen.append(len(x)) or encode(self, x, **rest)
+    )
+    latents = genziqa.genziqa_latents.Latents(backbone, settings)
+    first, again = latents.of(wanted), latents.of(wanted)
+    assert sum(seen) == len(wanted)
+    assert len({latent.shape for latent in first}) == 2
+    for (path, mirrored), latent, same in zip(wanted, first, again, strict=True):
+        image = load_image(path)
+        image = to_native(image, settings.shape(*image.shape[1:], backbone.family))
+        expected = encode(backbone, (image.flip(-1) if mirrored else image)[None])[0]
+        torch.testing.assert_close(latent, expected, rtol=1e-4, atol=1e-4)
+        assert torch.equal(latent, same)
+    small = genziqa.genziqa_latents.Latents(backbone, settings, most_bytes=first[0].numel() * 4)
+    seen.clear()
+    for _ in range(2):
+        small.of(wanted[:1])
+        small.of(wanted[1:2])
+    assert len(seen) == 3
+
+
+def test_a_picture_that_cannot_be_scored_is_named(genziqa, backbone, request_for, tmp_path):
+    Image.new("RGB", (6, 60)).save(tmp_path / "thin.png")
+    with pytest.raises(BadInput, match=r"thin\.png"):
+        genziqa.genziqa_latents.Latents(backbone, request_for().settings).of([(tmp_path / "thin.png", False)])
 
 
 def test_no_group_lies_on_both_sides(genziqa, request_for):
@@ -300,7 +336,7 @@ def test_the_command_trains_and_goes_on(backbone, rated, tmp_path, capsys):
         "train", "genziqa", "--data", f"csv={table}:0:5", "--model", str(backbone.folder), "--out", str(out),
         "--run", str(tmp_path / "run"), "--context", "2", "--rank", "1", "--timesteps", "33", "--side", "64",
         "--steps", "2", "--batch", "4", "--validate-on", "6", "--plcc-weight", "1", "--one-level",
-        "--calibrated-on", "contrasts", "--share", "0.3",
+        "--calibrated-on", "contrasts", "--share", "0.3", "--padding-mask", "--half", "--no-mirror",
     ]  # fmt: skip
     parsed = build_parser().parse_args([*arguments, "--minutes", "0"])
     assert parsed.run(parsed) == 0
@@ -310,7 +346,9 @@ def test_the_command_trains_and_goes_on(backbone, rated, tmp_path, capsys):
     assert parsed.run(parsed) == 0
     head = load_genziqa(out)
     assert head.meta.calibrated_on == "contrasts"
-    assert (head.lora.rank, head.settings.timesteps) == (1, (33,))
+    assert (head.lora.rank, head.settings.timesteps, head.prompts.padding_mask) == (1, (33,), True)
+    assert not head.meta.settings["training"]["flip"]
+    assert {value.dtype for value in load_file(out).values() if value.is_floating_point()} == {torch.float16}
     assert head.meta.settings["training"]["losses"] == {"mse": 1.0, "rank": 0.0, "plcc": 1.0}
     with pytest.raises(BadInput, match="LOADER=PATH"):
         train_genziqa.rated("nothing")

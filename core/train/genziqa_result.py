@@ -1,0 +1,75 @@
+"""What a run of GenzIQA training leaves: the head with all that is known of it, and how well it did."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from .genziqa_data import Part
+from .genziqa_measure import Readout
+from .genziqa_request import GenzRequest
+
+if TYPE_CHECKING:
+    from ..methods.genziqa_head import GenzHead
+
+_TOLD = ("steps", "batch", "rate", "one_level", "flip", "share", "limit", "precision", "seed")
+
+
+@dataclass(frozen=True, slots=True)
+class GenzResult:
+    """What came out.
+
+    Attributes:
+        head: The head at the best validation, as written; ``None`` while minutes ran out before the last step.
+        validation: Its agreement with people on the held-back pictures of the first set.
+        step: Steps made in all.
+        seconds_per_step: Of the steps of this call.
+    """
+
+    head: GenzHead | None
+    validation: dict[str, Any]
+    step: int
+    seconds_per_step: float
+
+
+def with_facts(
+    head: GenzHead,
+    request: GenzRequest,
+    parts: Sequence[Part],
+    readout: Readout,
+    raw: Sequence[float],
+    validation: dict[str, Any],
+) -> GenzHead:
+    """A trained head, free of gradients, with what it was trained on and how.
+
+    Args:
+        head: Context and LoRA at the best validation.
+        request: What was trained.
+        parts: The sets, the first of which was measured on.
+        readout: Gain and offset of the score.
+        raw: Raw values of pictures trained on, whose mean and deviation are the head's centre and spread.
+        validation: What was measured on held-back pictures.
+    """
+    head = head.with_settings(gain=readout.gain, offset=readout.offset)
+    scores = torch.tensor([readout.offset + readout.gain * value for value in raw if math.isfinite(value)])
+    told = {name: getattr(request, name) for name in _TOLD}
+    meta = replace(
+        head.meta,
+        training_set=", ".join(part.name for part in parts),
+        pictures=sum(len(part.train) for part in parts),
+        calibrated_on=request.calibrated_on,
+        scale=(0.0, 100.0),
+        centre=float(scores.mean()),
+        spread=max(1e-3, float(scores.std())),
+        validation=json.loads(json.dumps(validation)),
+        settings={**head.meta.settings, "training": {**told, "losses": asdict(request.losses)}},
+    )
+    context = {name: value.detach().clone() for name, value in head.prompts.context.items()}
+    layers = {where: (down.detach().clone(), up.detach().clone()) for where, (down, up) in head.lora.layers.items()}
+    prompts, lora = replace(head.prompts, context=context), replace(head.lora, layers=layers)
+    return replace(head, meta=meta, prompts=prompts, lora=lora)
