@@ -9,6 +9,7 @@ from typing import Any
 
 from ..errors import BadInput
 from ..image_files import EXTENSIONS
+from .loaded_model import add_model_place
 
 Subparsers = Any  # argparse names the type only privately
 DASH = "-"
@@ -41,6 +42,7 @@ def add_scorer(parser: argparse.ArgumentParser) -> None:
     """What scores, where, and how much at once."""
     parser.add_argument("--scorer", default="judge", metavar="NAME", help="see latent-critic methods (default: judge)")
     add_weights(parser)
+    add_on_model(parser)
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps (default: a GPU when there is one)")
     parser.add_argument(
         "--batch",
@@ -56,6 +58,13 @@ def add_scorer(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help=f"keep a journal (no FILE: {JOURNAL}) and take from it what was scored: a run that was stopped goes on",
     )
+
+
+def add_on_model(parser: argparse.ArgumentParser) -> None:
+    """For ``--scorer lgdm``: the head, and the diffusion model that it was fitted for."""
+    group = parser.add_argument_group("lgdm (a diffusion model and a head that was fitted for it)")
+    group.add_argument("--head", metavar="FILE", help="a head from latent-critic fit-head or the node Fit Head")
+    add_model_place(group)
 
 
 def add_weights(parser: argparse.ArgumentParser) -> None:

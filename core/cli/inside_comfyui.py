@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ..errors import BadInput
@@ -31,3 +32,14 @@ def run_inside(folder: Path, given: Sequence[str]) -> int:
     settings = {**os.environ, "PYTHONPATH": str(folder), "PYTHONSAFEPATH": "1"}
     command = launch.command(f"{__package__}.main", *given)
     return subprocess.run(command, env=settings, check=False).returncode
+
+
+def where_asked(run: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Namespace], int]:
+    """A command's function that runs inside the ComfyUI of ``--comfyui``, where that is given."""
+
+    def runs(arguments: argparse.Namespace) -> int:
+        if arguments.comfyui is not None and not is_inside():
+            return run_inside(arguments.comfyui, arguments.given)
+        return run(arguments)
+
+    return runs

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ..errors import BadInput
 from .inside_comfyui import is_inside
@@ -20,10 +20,15 @@ _EMBEDDED = "embedded"
 def add_model(parser: argparse.ArgumentParser) -> None:
     """Which model, and who runs it."""
     group = parser.add_argument_group("model")
+    add_model_place(group)
+    group.add_argument("--device", default="auto", help="cpu, cuda … (default: a GPU when there is one)")
+
+
+def add_model_place(group: Any) -> None:
+    """``--model``, ``--comfyui`` and ``--checkpoint``, in a group of arguments."""
     add_model_name(group)
     group.add_argument("--comfyui", type=Path, metavar="DIR", help="run by the ComfyUI in this folder")
     group.add_argument("--checkpoint", type=Path, metavar="FILE", help="with --comfyui: a checkpoint file")
-    group.add_argument("--device", default="auto", help="cpu, cuda … (default: a GPU when there is one)")
 
 
 def add_model_name(group: Any) -> None:
@@ -88,7 +93,26 @@ def _given(values: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-def load_backbone(arguments: argparse.Namespace) -> Backbone:
+class ModelChoice(Protocol):
+    """Which model: parsed arguments, or anything that holds the same."""
+
+    @property
+    def model(self) -> str:
+        """``embedded``, or a folder in diffusers' layout."""
+        ...
+
+    @property
+    def checkpoint(self) -> Path | None:
+        """A checkpoint's file, for ComfyUI."""
+        ...
+
+    @property
+    def device(self) -> str:
+        """``auto``, ``cpu``, ``cuda`` …"""
+        ...
+
+
+def load_backbone(arguments: argparse.Namespace | ModelChoice) -> Backbone:
     """The model; inside ComfyUI when ``--comfyui`` brought us there.
 
     Raises:
@@ -114,7 +138,7 @@ def load_backbone(arguments: argparse.Namespace) -> Backbone:
     return DiffusersBackbone(load_pipeline(arguments.model, device))
 
 
-def _comfy_backbone(arguments: argparse.Namespace) -> Backbone:
+def _comfy_backbone(arguments: argparse.Namespace | ModelChoice) -> Backbone:
     from ..hosts.comfyui.backbone import ComfyBackbone
 
     if arguments.checkpoint is not None:

@@ -6,6 +6,7 @@ import argparse
 
 from ..errors import BadInput
 from .arguments import Subparsers, add_images, add_outputs, add_scorer, command
+from .inside_comfyui import where_asked
 
 
 def add(subparsers: Subparsers) -> None:
@@ -16,7 +17,7 @@ def add(subparsers: Subparsers) -> None:
     parser.add_argument("--top", type=int, metavar="N", help="print only the best N")
     parser.add_argument("--bottom", type=int, metavar="N", help="print only the worst N (with --top: both)")
     add_outputs(parser)
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=where_asked(run))
 
 
 def run(arguments: argparse.Namespace) -> int:

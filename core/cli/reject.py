@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import BadInput
 from .arguments import DASH, Subparsers, add_images, add_json, add_scorer, check_targets, command
+from .inside_comfyui import where_asked
 
 if TYPE_CHECKING:
     from ..records import ScoreBatch
@@ -60,7 +61,7 @@ def add(subparsers: Subparsers) -> None:
     parser.add_argument("--dry-run", action="store_true", help="only say what would be done")
     add_json(parser, "the report as a JSON list")
     add_scorer(parser)
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=where_asked(run))
 
 
 def run(arguments: argparse.Namespace) -> int:

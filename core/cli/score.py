@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from .arguments import Subparsers, add_images, add_outputs, add_scorer, command
+from .inside_comfyui import where_asked
 
 
 def add(subparsers: Subparsers) -> None:
@@ -13,7 +14,7 @@ def add(subparsers: Subparsers) -> None:
     add_images(parser)
     add_scorer(parser)
     add_outputs(parser)
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=where_asked(run))
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -16,7 +16,7 @@ from ..image_files import LoadedImage, batches, find_images, stream_images
 from ..memory import is_out_of_memory
 from ..records import Score, ScoreBatch
 from .journal import FileStamp, Journal
-from .scorers import load_scorer
+from .scorers import OnModel, load_scorer
 
 if TYPE_CHECKING:
     from ..methods.contract import Scorer
@@ -36,6 +36,7 @@ class ScoreRequest:
         resume: The journal, or ``None`` for none.
         leave_out: Files, and folders with all that is in them, that are not scored: what this command itself writes.
         policy: How many views the judge looks at, ``full`` or ``fast``.
+        on_model: Head and model of a scorer that needs them.
     """
 
     inputs: tuple[str, ...]
@@ -47,6 +48,7 @@ class ScoreRequest:
     leave_out: tuple[Path, ...] = ()
     weights: str | None = None
     policy: str = "full"
+    on_model: OnModel | None = None
 
     def __post_init__(self) -> None:
         if self.batch < 1:
@@ -65,6 +67,12 @@ class ScoreRequest:
             leave_out=leave_out,
             weights=arguments.weights,
             policy=arguments.policy,
+            on_model=OnModel(
+                head=None if arguments.head is None else Path(arguments.head),
+                model=arguments.model,
+                checkpoint=arguments.checkpoint,
+                device=arguments.device,
+            ),
         )
 
 
@@ -80,7 +88,7 @@ def score_files(request: ScoreRequest) -> ScoreBatch:
     paths += locked
     if request.leave_out:
         paths = _outside(paths, request.leave_out)
-    scorer = load_scorer(request.scorer, request.device, request.weights, request.policy)
+    scorer = load_scorer(request.scorer, request.device, request.weights, request.policy, request.on_model)
     with ExitStack() as stack:
         stamps = [FileStamp.of(path) for path in paths]
         journal = stack.enter_context(Journal(request.resume, scorer.spec)) if request.resume else None

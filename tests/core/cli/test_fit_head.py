@@ -71,3 +71,35 @@ def test_a_fit_on_the_embedded_model_resumes_and_reports(diffusers, cli, picture
     assert len(kept) == 12
     assert cli(*given)[0] == 0
     assert [file.stat().st_mtime_ns for file in kept] == stamps
+
+
+@pytest.mark.slow
+def test_a_fitted_head_scores_and_ranks_files(diffusers, cli, pictures, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    quick = [
+        "--single-level",
+        "--timesteps",
+        "60",
+        "--side",
+        "64",
+        "--views",
+        "whole",
+        "--taps",
+        "up.5",
+        "--folds",
+        "2",
+    ]
+    assert cli("fit-head", "--ratings", "mine.csv", "--out", "head.safetensors", *quick)[0] == 0
+    asked = [pictures, "--scorer", "lgdm", "--head", "head.safetensors", "--json"]
+    code, out, err = cli("score", *asked)
+    assert code == 0, err
+    rows = json.loads(out)
+    assert [row["scorer"] for row in rows] == ["lgdm"] * 12
+    assert all(0.0 <= row["score"] <= 100.0 for row in rows)
+    by_name = {row["path"].rsplit("/", 1)[-1]: row["score"] for row in rows}
+    assert by_name["0.png"] > by_name["11.png"]  # they were rated so
+    ranked = json.loads(cli("rank", *asked)[1])
+    assert [row["score"] for row in ranked] == sorted(by_name.values(), reverse=True)
+    code, _, err = cli("score", pictures, "--scorer", "lgdm", "--head", pictures / "0.png")
+    assert code == 2
+    assert "0.png" in err
