@@ -90,7 +90,9 @@ def run_workflow(comfyui, pack):
 @pytest.fixture(scope="session")
 def tiny(comfyui):
     """Builders: `tiny.model(family, seed, dtype)`, `tiny.clip(family, seed)`, `tiny.vae(seed)`."""
-    return load_by_path(ROOT / "tests/host/tiny_models.py", "latent_critic_tiny_models")
+    models = load_by_path(ROOT / "tests/host/tiny_models.py", "latent_critic_tiny_models")
+    load_by_path(ROOT / "tests/host/tiny_transformers.py", "latent_critic_tiny_transformers")
+    return models
 
 
 @pytest.fixture(scope="session")

@@ -28,7 +28,7 @@ class Tap:
 
     Attributes:
         name: Stable over hosts: ``mid``, ``up.0`` … for features; ``down.0.0``, ``mid.0``, ``up.1.2`` … for attention.
-        kind: ``feature`` (block output) or ``attention`` (text cross-attention logits).
+        kind: ``feature`` (block output) or ``attention`` (image rows × text columns of the attention logits).
         channels: Feature channels, or attention heads.
         stride: Latent pixels per cell, along each side.
     """
@@ -49,8 +49,11 @@ class Family:
         latent_channels: Channels of z.
         latent_stride: Image pixels per latent pixel, along each side.
         native_size: Image side that the family was trained at.
-        text_layout: ``clip_l``, ``clip_h``, ``clip_l+clip_g`` …
+        text_layout: ``clip_l``, ``clip_h``, ``clip_l+clip_g`` …; several possible ones are set apart by ``|``.
         taps: Every tap of *this* model in the order in which a forward reaches them.
+        patch: Latent pixels per token of the network's own grid, along each side; pictures are made to fit it.
+        guidance: The distilled guidance that the network is told, where it takes one.
+        words_from: Whose tokens the attention's columns begin with, where it is not the first encoder of the layout.
     """
 
     name: str
@@ -60,6 +63,14 @@ class Family:
     native_size: int
     text_layout: str
     taps: tuple[Tap, ...] = ()
+    patch: int = 1
+    guidance: float | None = None
+    words_from: str = ""
+
+    @property
+    def size_step(self) -> int:
+        """Image pixels by which sides may grow without the network padding its grid."""
+        return self.latent_stride * self.patch
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +85,8 @@ class Conditioning:
         text_tokens: For each row, (first, last + 1) of the tokens that carry text (no start, end or padding).
         lengths: For each row, how many of ``tokens`` are its own; the rest repeats them, because longer prompts lie in
             the same tensor. Hosts compute each length by itself, so that batch-mates change nothing.
-        extra: What only this host needs (size conditions, masks), passed through untouched.
+        extra: What only this host needs (size conditions), passed through untouched.
+        row_extra: What only this host needs of each row (masks) [rows, …]; as long as ``tokens`` where it is by token.
     """
 
     tokens: Tensor
@@ -84,6 +96,7 @@ class Conditioning:
     text_tokens: tuple[tuple[int, int], ...] = ()
     lengths: tuple[int, ...] = ()
     extra: dict[str, Any] = field(default_factory=dict)
+    row_extra: dict[str, Tensor] = field(default_factory=dict)
 
     def rows(self, index: Sequence[int]) -> Conditioning:
         """These rows, in this order, repeated as often as they are named."""
@@ -96,6 +109,7 @@ class Conditioning:
             text_tokens=tuple(self.text_tokens[i] for i in picked) if self.text_tokens else (),
             lengths=tuple(self.lengths[i] for i in picked) if self.lengths else (),
             extra=self.extra,
+            row_extra={name: value[picked] for name, value in self.row_extra.items()},
         )
 
 

@@ -19,7 +19,7 @@ LONGEST_ASPECT = 16.0
 
 def native_policy(family: Family, side: int | None = None) -> str:
     """The policy in words, for specs and cards; ``side`` as in :func:`native_shape`."""
-    side, step = side or family.native_size, family.latent_stride
+    side, step = side or family.native_size, family.size_step
     return (
         f"the whole image resized (bicubic, antialiased) to the area of {side}×{side} px, aspect kept up to rounding "
         f"each side to {step} px; resizing hides what only native pixels show"
@@ -43,7 +43,7 @@ def native_shape(height: int, width: int, family: Family, side: int | None = Non
             f"an image of at most {LONGEST_ASPECT:g}:1", f"{width}×{height} pixels", "Crop it before scoring."
         )
     scale = (side or family.native_size) / (height * width) ** 0.5
-    step = family.latent_stride
+    step = family.size_step
     return max(step, round(height * scale / step) * step), max(step, round(width * scale / step) * step)
 
 

@@ -201,8 +201,8 @@ def test_an_unknown_model(tiny_model):
     from latent_critic.core.errors import UnsupportedFamily
     from latent_critic.core.hosts.comfyui.backbone import ComfyBackbone
 
-    with pytest.raises(UnsupportedFamily, match=r"sd15, sd20, sdxl.*Flux"):
-        ComfyBackbone(tiny_model("flux"))
+    with pytest.raises(UnsupportedFamily, match=r"sd15, sd20, sdxl.*SD15_instructpix2pix"):
+        ComfyBackbone(tiny_model("unknown"))
 
 
 @pytest.mark.parametrize(("model", "clip"), [("sd15", "sdxl"), ("sdxl", "sd15"), ("sd20", "sd15")])

@@ -425,6 +425,6 @@ def test_unknown_models_are_named(tiny_model):
     from latent_critic.core.errors import BadInput, UnsupportedFamily
 
     with pytest.raises(UnsupportedFamily):
-        probed(tiny_model("flux"))
+        probed(tiny_model("unknown"))
     with pytest.raises(BadInput, match="a MODEL"):
         probed(None)

@@ -231,7 +231,7 @@ def test_branches_are_told_apart_in_a_guided_sampling(comfyui, tiny_model, make_
     """The same taps in an ordinary sampling with CFG: cond and uncond rows, in one forward or two, as alone."""
     import comfy.sample
     import comfy.samplers
-    from latent_critic.core.hosts.comfyui.tapping import Tapping
+    from latent_critic.core.hosts.comfyui.unet_tapping import UNetTapping
     from latent_critic.core.hosts.comfyui.unet_taps import unet_taps
     from latent_critic.core.taps.recorder import Recorder
     from latent_critic.core.taps.reducers import mean
@@ -239,7 +239,7 @@ def test_branches_are_told_apart_in_a_guided_sampling(comfyui, tiny_model, make_
     model, forwards = tiny_model("sd15"), []
     taps = unet_taps(model.model.diffusion_model)
     watched = model.clone()
-    tapping = Tapping(taps, 4)
+    tapping = UNetTapping(taps, 4)
     tapping.install(watched)
     backbone = make_backbone(model=model)
     texts = backbone.embed(["good", "bad"])

@@ -5,6 +5,7 @@ on the path; pytest is not needed.
 """
 
 import copy
+import importlib
 from dataclasses import dataclass, field
 
 import comfy.ldm.models.autoencoder
@@ -76,6 +77,7 @@ FAMILIES = {
     "sd15": Row("SD15"),
     "sd15_inpaint": Row("SD15", {"in_channels": 9}),
     "sd15_three_scales": Row("SD15", THREE_SCALES),
+    "unknown": Row("SD15_instructpix2pix", {"in_channels": 8}),
     "sd20": Row("SD20", {"use_linear_in_transformer": True, "context_dim": 128}, text="clip_h"),
     "sd20_v": Row("SD20", {"use_linear_in_transformer": True, "context_dim": 128}, v_prediction=True, text="clip_h"),
     "sdxl": Row(
@@ -91,23 +93,6 @@ FAMILIES = {
         },
         text="clip_l+clip_g",
     ),
-}
-FLUX = {
-    "image_model": "flux",
-    "axes_dim": [4, 6, 6],
-    "num_heads": 4,
-    "mlp_ratio": 4.0,
-    "theta": 10000,
-    "out_channels": 16,
-    "qkv_bias": True,
-    "in_channels": 16,
-    "hidden_size": 64,
-    "context_in_dim": 64,
-    "patch_size": 2,
-    "vec_in_dim": 32,
-    "depth": 1,
-    "depth_single_blocks": 1,
-    "guidance_embed": True,
 }
 
 
@@ -128,28 +113,24 @@ def fill(module, seed=0):
 
 def model(family="sd15", seed=0, dtype=torch.float32):
     """A ModelPatcher as a checkpoint loader gives it."""
-    if family == "flux":
-        return _flux(seed, dtype)
+    if family not in FAMILIES:
+        return _transformers().model(family, seed, dtype)
     row = FAMILIES[family]
     config = getattr(comfy.supported_models, row.config)(copy.deepcopy({**UNET, **row.unet}))
     config.set_inference_dtype(dtype, None)
     state = {}
     if row.v_prediction:  # the statistic by which ComfyUI tells SD 2.x's v-prediction checkpoints
         state = {"output_blocks.11.1.transformer_blocks.0.norm1.bias": torch.linspace(-1, 1, 64)}
-    return _patcher(config.get_model(state, "", device=comfy.model_management.unet_offload_device()), seed)
+    return patcher(config.get_model(state, "", device=comfy.model_management.unet_offload_device()), seed)
 
 
-def _flux(seed, dtype):
-    import comfy.ldm.flux.model
-
-    fields = comfy.ldm.flux.model.FluxParams.__dataclass_fields__
-    more = {"txt_ids_dims": []} if "txt_ids_dims" in fields else {}
-    config = comfy.supported_models.Flux({**FLUX, **more})
-    config.set_inference_dtype(dtype, None)
-    return _patcher(config.get_model({}, "", device=comfy.model_management.unet_offload_device()), seed)
+def _transformers():
+    """The builders of the other families, loaded beside this file."""
+    return importlib.import_module("latent_critic_tiny_transformers")
 
 
-def _patcher(network, seed):
+def patcher(network, seed):
+    """Random weights in a model of ComfyUI's, and the patcher around it."""
     fill(network.diffusion_model, seed)
     network.eval()
     return comfy.model_patcher.ModelPatcher(
@@ -159,6 +140,8 @@ def _patcher(network, seed):
 
 def clip(family="sd15", seed=0):
     """A CLIP that fits the family's tiny model: real tokenizer, three layers."""
+    if family not in FAMILIES:
+        return _transformers().clip(family, seed)
     text = FAMILIES[family].text
     tokenizer, network = {
         "clip_l": (comfy.sd1_clip.SD1Tokenizer, comfy.sd1_clip.SD1ClipModel),
@@ -173,8 +156,10 @@ def clip(family="sd15", seed=0):
     return made
 
 
-def vae(seed=0, channels=4):
-    """An AutoencoderKL of the usual stride 8; other channel counts fit no family here."""
+def vae(seed=0, channels=4, family="sd15"):
+    """An AutoencoderKL of the usual stride 8, or the one of a transformer's family."""
+    if family not in FAMILIES:
+        return _transformers().vae(family, seed)
     config = {**VAE, "z_channels": channels}
     network = comfy.ldm.models.autoencoder.AutoencoderKL(ddconfig=dict(config), embed_dim=channels)
     state = {name: value.clone() for name, value in fill(network, seed).state_dict().items()}

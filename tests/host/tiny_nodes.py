@@ -45,7 +45,7 @@ class TestTinyCheckpoint:
 
     def load(self, family, seed):
         tiny = _tiny_models()
-        text = "sd15" if family == "flux" else family
+        text = "sd15" if family == "unknown" else family
         return tiny.model(family, seed), tiny.clip(text, seed), tiny.vae(seed)
 
 

@@ -48,7 +48,7 @@ def test_a_threshold_on_it_is_refused_with_the_remedy(run_workflow):
 
 
 def test_an_unknown_family_is_named_and_the_judge_still_works(run_workflow):
-    prompt = graph("flux")
+    prompt = graph("unknown")
     run = run_workflow(prompt)
     assert not run.success
     assert "UnsupportedFamily" in run.error

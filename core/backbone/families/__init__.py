@@ -10,14 +10,34 @@ from typing import cast
 from ...errors import UnsupportedFamily
 from ..contracts import Family, Prediction, Tap
 from .critic_ldm import CRITIC_LDM
+from .flux import FLUX
+from .flux2 import FLUX2
+from .lumina2 import LUMINA2
+from .qwen_image import QWEN_IMAGE
 from .row import FamilyRow, ModelFacts
+from .sd3 import SD3
 from .sd15 import SD15
 from .sd20 import SD20, SD20_V
 from .sdxl import SDXL
+from .wan21 import WAN21
+from .zimage import ZIMAGE
 
 __all__ = ["REGISTRY", "FamilyRow", "ModelFacts", "find_row", "known_families", "recognise"]
 
-REGISTRY: tuple[FamilyRow, ...] = (SD15, SD20, SD20_V, SDXL, CRITIC_LDM)
+REGISTRY: tuple[FamilyRow, ...] = (
+    SD15,
+    SD20,
+    SD20_V,
+    SDXL,
+    SD3,
+    FLUX,
+    FLUX2,
+    LUMINA2,
+    ZIMAGE,
+    QWEN_IMAGE,
+    WAN21,
+    CRITIC_LDM,
+)
 
 
 def known_families() -> tuple[str, ...]:

@@ -37,7 +37,10 @@ class FamilyRow:
         latent_channels: Channels of z.
         latent_stride: Image pixels per latent pixel.
         native_size: Image side in training.
-        text_layout: Its text encoders, joined by ``+``.
+        text_layout: Its text encoders, joined by ``+``; several possible ones are set apart by ``|``.
+        patch: Latent pixels per token of the network's grid.
+        guidance: The distilled guidance that the network is told, where it takes one.
+        words_from: Whose tokens the attention's columns begin with, where it is not the first encoder of the layout.
     """
 
     name: str
@@ -48,6 +51,9 @@ class FamilyRow:
     latent_stride: int
     native_size: int
     text_layout: str
+    patch: int = 1
+    guidance: float | None = None
+    words_from: str = ""
 
     def takes(self, facts: ModelFacts) -> bool:
         """Whether this row describes the model."""
@@ -68,4 +74,7 @@ class FamilyRow:
             native_size=self.native_size,
             text_layout=self.text_layout,
             taps=taps,
+            patch=self.patch,
+            guidance=self.guidance,
+            words_from=self.words_from,
         )

@@ -10,20 +10,31 @@ from torch import Tensor
 
 from ...backbone.adaptation import CrossLora, SoftPrompts, TextSpace, Where
 from ...backbone.contracts import Conditioning
-from ...errors import BadInput
+from ...errors import BadInput, UnsupportedFamily
 from . import context as soft
 from . import denoiser, lora
 from .backbone import ComfyBackbone
-from .tapping import Tapping
-from .unet_taps import unet_taps
+from .taps import tapping_of, taps_of
+from .unet_taps import UNetTaps
 
 
 class AdaptableComfyBackbone(ComfyBackbone):
-    """See :class:`~....backbone.adaptation.AdaptableBackbone`; arguments and errors are :class:`ComfyBackbone`'s."""
+    """See :class:`~....backbone.adaptation.AdaptableBackbone`; arguments and errors are :class:`ComfyBackbone`'s.
+
+    Raises:
+        UnsupportedFamily: also for a transformer, whose text has no attention of its own to lay LoRA on.
+    """
 
     def __init__(self, model: Any, clip: Any = None, vae: Any = None) -> None:
         super().__init__(model, clip, vae)
-        self._places = unet_taps(model.model.diffusion_model)
+        places = taps_of(model.model.diffusion_model)
+        if not isinstance(places, UNetTaps):
+            raise UnsupportedFamily(
+                "a U-Net with text cross-attention (SD 1.x, SD 2.x, SDXL) to lay vectors and LoRA over",
+                f"the transformer of {self.family.name}",
+                "Use the Zero-shot Scorer or the LGDM Scorer with this model.",
+            )
+        self._places = places
         self._names = lora.weight_names(model.model.diffusion_model, self._places)
         self._lora = CrossLora()
 
@@ -62,7 +73,7 @@ class AdaptableComfyBackbone(ComfyBackbone):
         other._lora, other._patcher = change, denoiser.own_clone(self._model)
         if change.layers:
             lora.add(other._patcher, change, self._names)
-        other._tapping = Tapping(self._places, self._family.latent_channels)
+        other._tapping = tapping_of(self._places, self._family.latent_channels)
         other._tapping.install(other._patcher)
         return other
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from ...backbone.contracts import Family
 from ...errors import BadInput, MismatchedBackbone
 from .memory import times_in_free_memory
+from .pictures import to_host, to_pictures
 
 logger = logging.getLogger(__name__)
 
@@ -42,14 +43,16 @@ class Autoencoder:
             raise BadInput("a VAE", type(vae).__name__, _REMEDY)
         vae.throw_exception_if_invalid()
         got = (vae.latent_channels, vae.latent_dim, vae.spacial_compression_encode())
-        if got != (family.latent_channels, 2, family.latent_stride):
+        wanted = (family.latent_channels, network.latent_format.latent_dimensions, family.latent_stride)
+        if got != wanted:
             raise MismatchedBackbone(
-                f"a VAE with {family.latent_channels} latent channels and stride {family.latent_stride} "
+                f"a VAE with {wanted[0]} latent channels, {wanted[1]} dimensions and stride {wanted[2]} "
                 f"for {family.name}",
                 f"one with {got[0]} channels, {got[1]} dimensions and stride {got[2]}",
                 _REMEDY,
             )
         self._vae, self._network, self._stride = vae, network, family.latent_stride
+        self._video = network.latent_format.latent_dimensions == 3
 
     @property
     def patcher(self) -> Any:
@@ -58,8 +61,9 @@ class Autoencoder:
 
     def rows_that_fit(self, latent_shape: Sequence[int], *, backward: bool = False) -> int:
         """How many rows of [C, h, w] one decoder forward may hold beside the weights; at least 1."""
-        vae = self._vae
-        one = vae.memory_used_decode([1, *latent_shape], vae.vae_dtype) * (_BACKWARD_FACTOR if backward else 1.0)
+        vae, (channels, *sides) = self._vae, latent_shape
+        shape = [1, channels, *([1] if self._video else []), *sides]
+        one = vae.memory_used_decode(shape, vae.vae_dtype) * (_BACKWARD_FACTOR if backward else 1.0)
         return times_in_free_memory(vae.patcher, one)
 
     def encode(self, pixels: Tensor, value_range: tuple[float, float], sample: int | None) -> Tensor:
@@ -78,24 +82,31 @@ class Autoencoder:
         scaled = pixels if value_range == (-1.0, 1.0) else (low + (high - low) * pixels + 1.0) / 2.0
         model_management.throw_exception_if_processing_interrupted()
         with torch.inference_mode():  # the mode that ComfyUI's tiled fallback is written for
-            latents = self._network.process_latent_in(self._encode(scaled.movedim(1, -1), sample).float())
+            raw = self._posterior(scaled.movedim(1, -1), sample).float()
+            latents = to_pictures(self._network.process_latent_in(raw))
         return latents.clone()
 
-    def _encode(self, pixels: Tensor, sample: int | None) -> Tensor:
-        if sample is None:
+    def _encode(self, pixels: Tensor) -> Tensor:
+        """Pixels [N, H, W, 3] → raw latents. A video VAE takes a batch for the frames of one video: one by one then."""
+        if not self._video:
             return self._vae.encode(pixels)
+        return torch.cat([self._vae.encode(picture[None]) for picture in pixels])
+
+    def _posterior(self, pixels: Tensor, sample: int | None) -> Tensor:
+        if sample is None:
+            return self._encode(pixels)
         regulariser = getattr(self._vae.first_stage_model, "regularization", None)
         if regulariser is None:
             logger.warning("This VAE has no posterior to sample from; its only latent is used.")
-            return self._vae.encode(pixels)
+            return self._encode(pixels)
         moments: list[Tensor] = []
         hook = regulariser.register_forward_pre_hook(lambda module, args: moments.append(args[0].float().cpu()))
         try:
-            mode = self._vae.encode(pixels)
+            mode = self._encode(pixels)
         finally:
             hook.remove()
         if sum(map(len, moments)) != len(mode) or any(part.shape[2:] != mode.shape[2:] for part in moments):
-            logger.warning("Encoded in tiles, which have no common posterior; its mode is used instead of a sample.")
+            logger.warning("Encoded in tiles, or repacked: no posterior of the whole; its mode is used, not a sample.")
             return mode
         mean, log_variance = torch.cat(moments).chunk(2, dim=1)
         draw = torch.randn(mean.shape, generator=torch.Generator().manual_seed(sample))
@@ -105,8 +116,12 @@ class Autoencoder:
         """Latents in the model's space → pixels [N, 3, H, W] in [0, 1]."""
         model_management.throw_exception_if_processing_interrupted()
         with torch.inference_mode():
-            images = self._vae.decode(self._network.process_latent_out(latents.float())).movedim(-1, 1)
-        return images.clone()
+            images = self._vae.decode(self._raw(latents.float())).movedim(-1, 1)
+        return to_pictures(images).clone()
+
+    def _raw(self, latents: Tensor) -> Tensor:
+        """Latents in the model's space → as the VAE takes them."""
+        return self._network.process_latent_out(to_host(self._network, latents))
 
     def decode_for_gradient(self, latents: Tensor) -> Tensor:
         """As :meth:`decode`, not clamped, and part of the caller's graph. Only inside a gradient context."""
@@ -118,8 +133,8 @@ class Autoencoder:
             )
         model_management.throw_exception_if_processing_interrupted()
         vae = self._vae
-        raw = self._network.process_latent_out(latents)
+        raw = self._raw(latents)
         needed = vae.memory_used_decode(raw.shape, vae.vae_dtype) * _BACKWARD_FACTOR
         model_management.load_models_gpu([vae.patcher], memory_required=needed)
         out = vae.first_stage_model.decode(raw.to(vae.device, vae.vae_dtype))
-        return (out.float() + 1.0) / 2.0
+        return (to_pictures(out).float() + 1.0) / 2.0

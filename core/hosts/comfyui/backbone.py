@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
@@ -14,19 +15,15 @@ from ...backbone.contracts import Conditioning, Family
 from ...backbone.families import find_row, recognise
 from ...backbone.fingerprint import Fingerprint
 from ...errors import BadInput
-from . import denoiser, facts, gradients, memory
+from . import denoiser, facts, gradients, memory, pictures
 from .autoencoder import Autoencoder
 from .identity import identity
 from .own_nets import PlacedNetwork
-from .tapping import Tapping
+from .taps import tapping_of, taps_of
 from .text import TextEncoder
-from .unet_taps import context_width, unet_taps
 
 if TYPE_CHECKING:
     from ...taps.recorder import Recorder
-
-#: SDXL's network takes six numbers (sizes and crop), 256 values each, beside the pooled text.
-_SIZE_VALUES = 6 * 256
 
 
 class ComfyBackbone:
@@ -53,16 +50,15 @@ class ComfyBackbone:
             )
         found = facts.model_facts(model)
         find_row(found)  # before the walk below, which is for known networks
-        unet = model.model.diffusion_model
-        taps = unet_taps(unet)
+        taps = taps_of(model.model.diffusion_model)
         self._family = recognise(found, tuple(taps.order))
         self._model, self._clip, self._loaded_vaes = model, clip, (vae, tiny_vae)
         self._patcher = denoiser.own_clone(model)
-        self._tapping = Tapping(taps, self._family.latent_channels)
+        self._tapping = tapping_of(taps, self._family.latent_channels)
         self._tapping.install(self._patcher)
         self._fingerprint: Fingerprint | None = None
         self._identity: Mapping[str, str] | None = None
-        self._text = None if clip is None else TextEncoder(clip, self._family, context_width(unet), _pooled_width(unet))
+        self._text = None if clip is None else TextEncoder(clip, self._family, taps.text_width, taps.pooled_width)
         self._vae, self._tiny = (
             None if given is None else Autoencoder(given, model.model, self._family) for given in (vae, tiny_vae)
         )
@@ -101,8 +97,12 @@ class ComfyBackbone:
         return self._need_vae().encode(pixels, value_range, sample).to(self.device)
 
     def in_model_space(self, samples: Tensor) -> Tensor:
-        """A LATENT's samples [N, C, h, w] as samplers give them → the model's scaled space, on :attr:`device`."""
-        return self._model.model.process_latent_in(samples.to(self.device, torch.float32))
+        """A LATENT's samples as samplers give them → [N, C, h, w] in the model's scaled space, on :attr:`device`.
+
+        Raises:
+            BadInput: a video, or latents of other channels.
+        """
+        return pictures.from_host(self._model.model, samples.to(self.device, torch.float32), self._family)
 
     @property
     def has_tiny_decoder(self) -> bool:
@@ -189,8 +189,9 @@ class ComfyBackbone:
 
             def work(first: int, last: int, rows: list[int] = rows) -> None:
                 part = rows[first:last]
-                with self._tapping.recording(recorder, call=call, rows=part, stop=stop):
-                    x0 = denoiser.denoise(self._patcher, z_t[part], sigma[part], _cut(conditioning.rows(part)))
+                text = _cut(conditioning.rows(part))
+                with self._tapping.recording(recorder, call=call, rows=part, stop=stop, tokens=text.tokens.shape[1]):
+                    x0 = denoiser.denoise(self._patcher, z_t[part], sigma[part], text, self._family.guidance)
                 parts.append((part, x0))
 
             memory.in_chunks(len(rows), self.rows_that_fit(z_t.shape[1:]), work)
@@ -210,8 +211,10 @@ def _check(z_t: Tensor, sigma: Tensor, conditioning: Conditioning, family: Famil
         raise BadInput(
             f"latents [N, {family.latent_channels}, h, w]", f"shape {list(z_t.shape)}", "Encode images with this model."
         )
-    if not bool((torch.isfinite(sigma) & (sigma >= 0)).all()):
-        raise BadInput("finite sigmas, 0 or more", str(sigma.tolist())[:80], "Take them from the model's schedule.")
+    most = 1.0 if family.prediction == "flow" else math.inf
+    if not bool((torch.isfinite(sigma) & (sigma >= 0) & (sigma <= most)).all()):
+        expected = "finite sigmas, 0 or more" if most > 1.0 else "sigmas from 0 to 1, as a flow model's are"
+        raise BadInput(expected, str(sigma.tolist())[:80], "Take them from the model's schedule.")
     if tuple(sigma.shape) != (rows,) or conditioning.tokens.shape[0] != rows:
         raise BadInput(
             f"{rows} sigmas and {rows} conditions, one per latent",
@@ -237,13 +240,14 @@ def _cut(conditioning: Conditioning) -> Conditioning:
     length = _length(conditioning, 0)
     if length == conditioning.tokens.shape[1]:
         return conditioning
+    by_token = conditioning.tokens.shape[1]
     return Conditioning(
-        conditioning.tokens[:, :length], conditioning.pooled, conditioning.prompts, extra=conditioning.extra
+        conditioning.tokens[:, :length],
+        conditioning.pooled,
+        conditioning.prompts,
+        extra=conditioning.extra,
+        row_extra={
+            name: value[:, :length] if value.shape[1:2] == (by_token,) else value
+            for name, value in conditioning.row_extra.items()
+        },
     )
-
-
-def _pooled_width(unet: Any) -> int | None:
-    label = getattr(unet, "label_emb", None)
-    if label is None or getattr(unet, "num_classes", None) != "sequential":
-        return None
-    return int(label[0][0].in_features) - _SIZE_VALUES

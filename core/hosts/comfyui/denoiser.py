@@ -14,6 +14,7 @@ from comfy import model_management, model_patcher, samplers
 from torch import Tensor
 
 from ...backbone.contracts import Conditioning
+from . import pictures
 from .gradients import usable
 from .randomness import repeatable
 from .tapping import PROBE_KEY
@@ -49,15 +50,17 @@ def own_clone(model: Any) -> model_patcher.ModelPatcher:
     return clone
 
 
-def host_conditions(conditioning: Conditioning) -> list[Any]:
-    """A Conditioning as ComfyUI's CONDITIONING, all rows in one entry."""
-    values = dict(conditioning.extra)
-    if conditioning.pooled is not None:
-        values["pooled_output"] = conditioning.pooled
+def host_conditions(conditioning: Conditioning, guidance: float | None = None) -> list[Any]:
+    """A Conditioning as ComfyUI's CONDITIONING, all rows in one entry, with the distilled guidance where one is due."""
+    values = {**conditioning.extra, **conditioning.row_extra, "pooled_output": conditioning.pooled}
+    if guidance is not None:
+        values["guidance"] = guidance
     return [[conditioning.tokens, values]]
 
 
-def denoise(patcher: Any, z_t: Tensor, sigma: Tensor, conditioning: Conditioning) -> Tensor:
+def denoise(
+    patcher: Any, z_t: Tensor, sigma: Tensor, conditioning: Conditioning, guidance: float | None = None
+) -> Tensor:
     """Noised latents [N, C, h, w] at sigma [N] → the clean estimate, on the model's device.
 
     Patches that draw random numbers (token merging, tiling) draw the same ones in every call.
@@ -74,11 +77,12 @@ def denoise(patcher: Any, z_t: Tensor, sigma: Tensor, conditioning: Conditioning
         return noised
 
     wanted = torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
-    conditions = host_conditions(conditioning)
+    conditions = host_conditions(conditioning, guidance)
     guider = _Unguided(patcher)
     guider.set_positive(usable(conditions) if wanted else conditions)
     guider.set_cfg(1.0)
     levels = torch.tensor([float(sigma.max()), 0.0])
     with repeatable(patcher.load_device), torch.set_grad_enabled(wanted and z_t.requires_grad):
-        guider.sample(z_t, torch.zeros_like(z_t), samplers.KSAMPLER(call_once), levels, disable_pbar=True, seed=0)
-    return found[0]
+        noise = pictures.to_host(patcher.model, z_t)
+        guider.sample(noise, torch.zeros_like(noise), samplers.KSAMPLER(call_once), levels, disable_pbar=True, seed=0)
+    return pictures.to_pictures(found[0])

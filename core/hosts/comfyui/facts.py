@@ -23,8 +23,10 @@ def model_facts(model: Any) -> ModelFacts:
     return ModelFacts(
         config=type(network.model_config).__name__,
         prediction=_prediction(model.get_model_object("model_sampling")),
-        in_channels=int(unet_config.get("in_channels") or 0),
-        out_channels=int(unet_config.get("out_channels") or 0),
+        in_channels=int(unet_config.get("in_channels") or unet_config.get("in_dim") or 0),
+        out_channels=int(
+            unet_config.get("out_channels") or unet_config.get("out_dim") or network.latent_format.latent_channels
+        ),
     )
 
 

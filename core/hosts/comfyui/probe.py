@@ -26,7 +26,7 @@ from ...taps.reducers import mean_std
 from . import facts
 from .identity import identity
 from .tapping import PROBE_KEY, Tapping
-from .unet_taps import unet_taps
+from .taps import tapping_of, taps_of
 
 #: The guider's lists of conditions, by the names that ComfyUI's own guiders give them.
 _NAMES = {"positive": COND, "negative": UNCOND}
@@ -124,12 +124,12 @@ def probe_model(
         raise BadInput("different timesteps, at least one", str(timesteps), "Write for example: 400, 200, 100")
     found = facts.model_facts(model)
     find_row(found)  # before the walk below, which is for known networks
-    known = unet_taps(model.model.diffusion_model)
+    known = taps_of(model.model.diffusion_model)
     family = recognise(found, tuple(known.order))
     sigmas = tuple(sigma_of_timestep(t, family.prediction) for t in timesteps)
     bound = {} if most_bytes is None else {"most_bytes": most_bytes}
     probe = Probe(model, family, timesteps, ProbePlan(_taps(family, taps), sigmas, **bound))
-    tapping = Tapping(known, family.latent_channels)
+    tapping = tapping_of(known, family.latent_channels)
     watcher = _Watcher(probe, tapping)
     clone = model.clone()
     tapping.install(clone, attention=False, key=PROBE_KEY)

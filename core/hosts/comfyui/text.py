@@ -5,17 +5,19 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from comfy import sd1_clip
 from torch import Tensor
 
 from ...backbone.contracts import Conditioning, Family
 from ...errors import BadInput, MismatchedBackbone
+from .words import spans_of
 
 _KEPT = 512
+_CLIPS = ("l", "g", "h")
+_ORDER = {"clip_l": 0, "clip_g": 1}
 _REMEDY = "Connect the CLIP of the checkpoint that MODEL comes from."
 
 
@@ -27,11 +29,13 @@ class _Text:
     pooled: Tensor | None
     spans: dict[int, tuple[int, int]]
     text_tokens: tuple[int, int]
+    extra: dict[str, Tensor] = field(default_factory=dict)
 
 
 def layout(clip: Any) -> str:
-    """The text layout of a CLIP, in the words of the families: ``clip_l``, ``clip_h``, ``clip_l+clip_g`` …"""
-    return "+".join(sorted((f"clip_{key}" for key in clip.tokenize("")), key=lambda name: name != "clip_l"))
+    """The text layout of a CLIP, in the words of the families: ``clip_l``, ``clip_l+clip_g``, ``qwen3_4b`` …"""
+    names = (f"clip_{key}" if key in _CLIPS else key for key in clip.tokenize(""))
+    return "+".join(sorted(names, key=lambda name: _ORDER.get(name, len(_ORDER))))
 
 
 class TextEncoder:
@@ -46,9 +50,10 @@ class TextEncoder:
         if not callable(getattr(clip, "tokenize", None)) or not callable(getattr(clip, "encode_from_tokens", None)):
             raise BadInput("a CLIP", type(clip).__name__, _REMEDY)
         found = layout(clip)
-        if found != family.text_layout:
+        if found not in family.text_layout.split("|"):
             raise MismatchedBackbone(f"a CLIP of {family.text_layout} for {family.name}", f"one of {found}", _REMEDY)
         self._clip, self._width, self._pooled_width = clip, width, pooled_width
+        self._words_from = family.words_from or found.split("+")[0]
         self._cache: OrderedDict[str, _Text] = OrderedDict()
 
     def embed(self, prompts: Sequence[str]) -> Conditioning:
@@ -62,15 +67,21 @@ class TextEncoder:
         if isinstance(prompts, str) or not texts or not all(isinstance(text, str) for text in texts):
             raise BadInput("a list of at least one text", repr(prompts)[:80], "Give one text per row.")
         found = [self._encoded(text) for text in texts]
-        longest = math.lcm(*(text.tokens.shape[0] for text in found))
+        longest = max(text.tokens.shape[0] for text in found)
         pooled = [text.pooled for text in found if text.pooled is not None]
         return Conditioning(
-            tokens=torch.stack([text.tokens.repeat(longest // text.tokens.shape[0], 1) for text in found]),
+            tokens=torch.stack([_filled(text.tokens, longest) for text in found]),
             pooled=torch.stack(pooled) if len(pooled) == len(found) else None,
             prompts=tuple(texts),
             spans=tuple(text.spans for text in found),
             text_tokens=tuple(text.text_tokens for text in found),
             lengths=tuple(text.tokens.shape[0] for text in found),
+            row_extra={
+                name: torch.stack(
+                    [_filled(text.extra.get(name, value.new_ones(len(text.tokens))), longest) for text in found]
+                )
+                for name, value in {name: value for text in found for name, value in text.extra.items()}.items()
+            },
         )
 
     def _encoded(self, text: str) -> _Text:
@@ -88,42 +99,17 @@ class TextEncoder:
         self._check("token", tokens.shape[-1], self._width)
         if self._pooled_width is not None:
             self._check("pooled", 0 if pooled is None else pooled.shape[-1], self._pooled_width)
-        spans, whole = self._spans(text)
-        return _Text(tokens, None if pooled is None else pooled[0], spans, whole)
+        spans, whole = spans_of(self._clip, text, self._words_from, len(tokens))
+        mask = found.get("attention_mask")
+        extra = {} if mask is None else {"attention_mask": mask[0]}
+        return _Text(tokens, None if pooled is None else pooled[0], spans, whole, extra)
 
     def _check(self, what: str, got: int, expected: int | None) -> None:
         if expected is not None and got != expected:
             raise MismatchedBackbone(f"a CLIP whose {what} width is {expected}", f"one with {got}", _REMEDY)
 
-    def _spans(self, text: str) -> tuple[dict[int, tuple[int, int]], tuple[int, int]]:
-        """Token spans of the words of a text (split at white space, weights taken off), and of the whole text."""
-        chunks = next(iter(self._clip.tokenize(text, return_word_ids=True).values()))
-        length = len(chunks[0])
-        places = [
-            chunk * length + place
-            for chunk, tokens in enumerate(chunks)
-            for place, (_, _, word) in enumerate(tokens)
-            if word != 0
-        ]
-        if not places:
-            return {}, (1, 1)
-        counts = [len(self._ids(word)) for word in _words(text)]
-        whole = (places[0], places[-1] + 1)
-        if sum(counts) != len(places):  # an embedding, or a tokenizer with rules of its own
-            return {}, whole
-        spans, first = {}, 0
-        for number, count in enumerate(counts):
-            if count:
-                spans[number] = (places[first], places[first + count - 1] + 1)
-            first += count
-        return spans, whole
 
-    def _ids(self, word: str) -> list[int]:
-        tokenizer = next(part for part in vars(self._clip.tokenizer).values() if isinstance(part, sd1_clip.SDTokenizer))
-        ids = tokenizer.tokenizer(word)["input_ids"]
-        return ids[tokenizer.tokens_start : -1 if tokenizer.tokenizer_adds_end_token else None]
-
-
-def _words(text: str) -> list[str]:
-    parts = sd1_clip.token_weights(sd1_clip.escape_important(text), 1.0)
-    return [word for part, _ in parts for word in sd1_clip.unescape_important(part).split()]
+def _filled(tokens: Tensor, length: int) -> Tensor:
+    """Tokens [T, …] repeated to a length."""
+    times = math.ceil(length / len(tokens))
+    return tokens.repeat(times, *[1] * (tokens.ndim - 1))[:length]

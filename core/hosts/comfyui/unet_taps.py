@@ -11,6 +11,8 @@ from comfy.ldm.modules.diffusionmodules.openaimodel import Downsample, ResBlock,
 
 from ...backbone.contracts import Tap
 
+#: SDXL's network takes six numbers (sizes and crop), 256 values each, beside the pooled text.
+_SIZE_VALUES = 6 * 256
 #: Where a transformer block sits: ComfyUI's own block name (``("input", 4)``) and its index inside that block.
 Place = tuple[str, int, int]
 
@@ -23,16 +25,20 @@ class UNetTaps:
         order: All taps.
         features: Feature tap by the number of output blocks that ran before its value is complete: 0 is the middle's.
         attention: Attention tap by place.
+        text_width: Width of the text tokens that the cross-attention takes.
+        pooled_width: Width of the pooled text, where it takes one.
     """
 
     order: list[Tap] = field(default_factory=list)
     features: dict[int, Tap] = field(default_factory=dict)
     attention: dict[Place, Tap] = field(default_factory=dict)
+    text_width: int | None = None
+    pooled_width: int | None = None
 
 
 def unet_taps(unet: Any) -> UNetTaps:
     """Walk a ``UNetModel`` in forward order."""
-    found = UNetTaps()
+    found = UNetTaps(text_width=context_width(unet), pooled_width=_pooled_width(unet))
     stride, channels, level, place = 1, 0, 0, 0
     for number, block in enumerate(unet.input_blocks):
         place += _attention(found, block, ("input", number), f"down.{level}.{place}", stride)
@@ -95,6 +101,13 @@ def context_width(unet: Any) -> int | None:
             if inner.attn2 is not None:
                 return int(inner.attn2.to_k.in_features)
     return None
+
+
+def _pooled_width(unet: Any) -> int | None:
+    label = getattr(unet, "label_emb", None)
+    if label is None or getattr(unet, "num_classes", None) != "sequential":
+        return None
+    return int(label[0][0].in_features) - _SIZE_VALUES
 
 
 def _transformers(unet: Any) -> Iterator[Any]:
