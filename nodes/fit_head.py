@@ -21,7 +21,7 @@ from ..core.heads.fit import FitOptions
 from ..core.heads.head_file import save_head
 from ..core.methods.feature_cache import FeatureCache
 from ..core.methods.hyperfeatures import Hyperfeatures
-from ._fit_options import READ, TERMS, hyperfeature_options
+from ._fit_options import hyperfeature_options, picture_inputs, reading_inputs
 from ._heads import heads_folder, loaded_backbone, placed_psi
 from ._inputs import images_at_door, one
 from ._judge import builtin_judge
@@ -49,64 +49,8 @@ class FitHead(io.ComfyNode):
                 io.Model.Input("model", tooltip="The diffusion model: SD 1.5, SD 2.x, SDXL or the embedded one."),
                 io.Clip.Input("clip", tooltip="The text encoder of the same checkpoint."),
                 io.Vae.Input("vae", tooltip="The VAE of the same checkpoint."),
-                io.Image.Input(
-                    "images",
-                    optional=True,
-                    tooltip="The images: a batch, or a list of any sizes. With ratings dozens at least; without "
-                    "ratings good ones, a dozen or more.",
-                ),
-                io.String.Input("name", default="my model", tooltip="Name of the head's file in models/quality_heads."),
-                io.String.Input(
-                    "ratings",
-                    multiline=True,
-                    default="",
-                    tooltip="Your ratings of the images from 0 (bad) to 100 (good), in their order, parted by spaces, "
-                    "commas or lines. Empty: fit without ratings.",
-                ),
-                io.String.Input(
-                    "ratings_file",
-                    default="",
-                    tooltip="In place of images and ratings: a CSV file with path, rating from 0 to 100 and maybe a "
-                    "content group in each row. Paths are relative to the file.",
-                ),
-                io.Combo.Input(
-                    "read",
-                    options=list(READ),
-                    default=READ[0],
-                    tooltip="guided path: LGDM's way, guided by the image. single level: each noise level by itself; "
-                    "many times faster.",
-                ),
-                io.Int.Input(
-                    "levels", default=3, min=1, max=20, tooltip="How many low noise levels are read. Each costs time."
-                ),
-                io.Combo.Input(
-                    "guidance",
-                    options=list(TERMS),
-                    default="both",
-                    tooltip="What guides the path. Each term costs a decoder forward and backward per level.",
-                ),
-                io.Combo.Input(
-                    "psi",
-                    options=["judge", "ldm", "latent", "lpips", "dists"],
-                    default="judge",
-                    tooltip="Features of the perceptual term. judge ships with this pack; ldm is the loaded model's "
-                    "own; lpips and dists need weights in torchvision's cache.",
-                ),
-                io.Int.Input(
-                    "size",
-                    default=0,
-                    min=0,
-                    max=4096,
-                    step=64,
-                    tooltip="Side of the crops, and of the whole image's area. 0 is the size that the model was "
-                    "trained at. Less is faster, and further from what the model knows.",
-                ),
-                io.Combo.Input(
-                    "head",
-                    options=["ridge", "kernel", "mlp"],
-                    default="ridge",
-                    tooltip="ridge is linear and can be shown as a heat map; kernel and mlp need hundreds of ratings.",
-                ),
+                *picture_inputs(),
+                *reading_inputs(),
             ],
             outputs=[
                 HeadSocket.Output("fitted", "head", "The head, for LGDM Scorer (PMG) with the same model."),

@@ -39,15 +39,23 @@ class LgdmScorer(io.ComfyNode):
                     tooltip="Use a head that was fitted on another checkpoint of the same family. Its scores then only "
                     "rank, and may rank badly.",
                 ),
+                io.Mask.Input(
+                    "mask",
+                    optional=True,
+                    tooltip="Score only the masked region: one mask for all images, or one for each. It is resized to "
+                    "its image. A region too small for the model gets a reason in place of a score.",
+                ),
             ],
             outputs=[ScorerSocket.Output("scorer", "scorer", "The scorer, for any scorer input.")],
         )
 
     @classmethod
-    def execute(cls, model: Any, clip: Any, vae: Any, head: Any, allow_other_model: bool) -> io.NodeOutput:
+    def execute(
+        cls, model: Any, clip: Any, vae: Any, head: Any, allow_other_model: bool, mask: Any = None
+    ) -> io.NodeOutput:
         """Check the head against the model, and bind both."""
         if not isinstance(head, Head):
             raise BadInput("a head (LC_HEAD)", type(head).__name__, "Connect Load Head or Fit Head.")
         backbone = loaded_backbone(model, clip, vae)
         psi = placed_psi(options_of(head), backbone)
-        return io.NodeOutput(Lgdm(backbone, head, psi, override=allow_other_model))
+        return io.NodeOutput(Lgdm(backbone, head, psi, override=allow_other_model, masks=mask))

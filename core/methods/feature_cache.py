@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -62,9 +62,8 @@ class FeatureCache:
         name = found.hexdigest()[:32]
         return self.folder / name[:2] / f"{name}.safetensors"
 
-    def read(self, image: Tensor) -> Tensor | None:
-        """Features [D] of a picture, or ``None``."""
-        path = self.path(image)
+    def read(self, path: Path) -> Tensor | None:
+        """Features [D] of the picture whose :meth:`path` this is, or ``None``."""
         try:
             found = load_file(path)["features"]
         except FileNotFoundError:
@@ -74,13 +73,13 @@ class FeatureCache:
             return None
         return found if tuple(found.shape) == (self.size,) else None
 
-    def write(self, image: Tensor, features: Tensor) -> None:
-        """Keep the features [D] of a picture.
+    def write(self, path: Path, features: Tensor) -> None:
+        """Keep the features [D] of the picture whose :meth:`path` this is.
 
         Raises:
             UnwritableFile: the disk is full, or the folder takes no files.
         """
-        with whole_file(self.path(image)) as temporary:
+        with whole_file(path) as temporary:
             save_file({"features": features.contiguous()}, temporary)
 
 
@@ -91,18 +90,12 @@ def extract_cached(
     found = as_list(images)
     if cache is None:
         return features.extract(found, watch=watch)
-    kept = [cache.read(image) for image in found]
+    paths = [cache.path(image) for image in found]
+    kept = [cache.read(path) for path in paths]
     missing = [place for place, one in enumerate(kept) if one is None]
-    made = _keep(features, [found[place] for place in missing], cache, watch) if missing else []
+    made = features.extract([found[place] for place in missing], watch=watch) if missing else []
     new = dict(zip(missing, made, strict=True))
-    return [new[place] if one is None else Extracted(one) for place, one in enumerate(kept)]
-
-
-def _keep(
-    features: Hyperfeatures, images: Sequence[Tensor], cache: FeatureCache, watch: Watch | None
-) -> list[Extracted]:
-    made = features.extract(images, watch=watch)
-    for image, one in zip(images, made, strict=True):
+    for place, one in new.items():
         if one.features is not None:
-            cache.write(image, one.features)
-    return made
+            cache.write(paths[place], one.features)
+    return [new[place] if one is None else Extracted(one) for place, one in enumerate(kept)]

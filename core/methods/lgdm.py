@@ -6,6 +6,7 @@ not by its authors: they released no code, and what the paper leaves open is an 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
@@ -17,6 +18,7 @@ from ..records import Score, ScoreBatch, ScoreSpec
 from .hyperfeature_options import HyperfeatureOptions
 from .hyperfeatures import Extracted, Hyperfeatures
 from .lgdm_map import lgdm_map
+from .masked_views import masks_at_door
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -55,10 +57,11 @@ class Lgdm:
         psi: The perceptual term's features, when the head was fitted with one.
         override: Take a head of another checkpoint of the same family; scores then only rank.
         most_rows: Views in one forward at most, whatever memory would hold; changes no score.
+        masks: [M, H, W] from 0 to 1: score that region of each image only. One for all images, or one for each.
 
     Raises:
         MismatchedBackbone: names the field in which head and model differ.
-        BadInput: the head is of another method, or its psi is not given.
+        BadInput: the head is of another method, or its psi is not given; or no masks.
     """
 
     def __init__(
@@ -69,6 +72,7 @@ class Lgdm:
         *,
         override: bool = False,
         most_rows: int | None = None,
+        masks: Tensor | None = None,
     ) -> None:
         options = options_of(head)
         if most_rows is not None:
@@ -90,6 +94,7 @@ class Lgdm:
                 f"a head whose psi is {self._features.psi_identity}", f"psi {before}", "Give the psi of the head."
             )
         self._backbone, self._head, self._digest = backbone, head, head_digest(head)
+        self._masks = None if masks is None else masks_at_door(masks)
 
     @property
     def backbone(self) -> Backbone:
@@ -117,6 +122,7 @@ class Lgdm:
                 **self._features.settings(),
                 "sigmas": list(self._features.sigmas),
                 "identity": dict(self._backbone.identity),
+                **({} if self._masks is None else {"masks": _digest(self._masks)}),
             },
         )
 
@@ -124,17 +130,26 @@ class Lgdm:
         """Score every image. ``prompts`` are not used; ``watch`` is told of every forward and may raise to stop.
 
         Each score's attributes hold its spread: about 68 % of ratings lie within one spread of the score.
+
+        Raises:
+            BadInput: another number of prompts or of masks than images.
         """
         found = as_list(images)
         _check_prompts(prompts, len(found))
-        return self._batch(self._features.extract(found, watch=watch))
+        return self._batch(self._extracted(found, watch))
+
+    def _extracted(self, images: Images, watch: Watch | None) -> list[Extracted]:
+        if self._masks is None:
+            return self._features.extract(images, watch=watch)
+        return self._features.extract_masked(images, self._masks, watch=watch)
 
     def score_latents(
         self, latents: Tensor, prompts: Sequence[str] | None = None, *, watch: Watch | None = None
     ) -> ScoreBatch:
         """Score latents [N, C, h, w] of the model's scaled space.
 
-        Square latents of the size at which pictures are read are used as they are; others are decoded first.
+        Square latents of the size at which pictures are read are used as they are; others, and with masks all, are
+        decoded first.
 
         Raises:
             BadInput: no latents of this model.
@@ -145,10 +160,10 @@ class Lgdm:
                 f"latents [N, {family.latent_channels}, h, w]", f"shape {list(latents.shape)}", "Use this model's own."
             )
         _check_prompts(prompts, len(latents))
-        if self._features.takes_latents(latents.shape[1:]):
+        if self._masks is None and self._features.takes_latents(latents.shape[1:]):
             return self._batch(self._features.extract_latents(latents, watch=watch), source="latents")
         pictures = [self._backbone.decode(row)[0] for row in latents.split(1)]
-        return self._batch(self._features.extract(pictures, watch=watch), source="decoded latents")
+        return self._batch(self._extracted(pictures, watch), source="decoded latents")
 
     def heat_map(self, image: Tensor, *, watch: Watch | None = None) -> HeatMap:
         """What each place of one picture [3, H, W] adds to its score; costs as much as its score.
@@ -177,3 +192,10 @@ class Lgdm:
 def _check_prompts(prompts: Sequence[str] | None, count: int) -> None:
     if prompts is not None and len(prompts) != count:
         raise BadInput(f"{count} prompts, one per image", str(len(prompts)), "Leave prompts out.")
+
+
+def _digest(masks: Tensor) -> str:
+    """Which masks: scores of other regions are other scores."""
+    found = hashlib.sha256(repr(tuple(masks.shape)).encode())
+    found.update(masks.contiguous().numpy().tobytes())
+    return found.hexdigest()[:16]

@@ -78,11 +78,11 @@ class _Contributions(Hyperfeatures):
                 found += self._parts_of(row.features, place, views, image)
         return found
 
-    def _recorder(self, patterns: list[dict[str, Tensor]]) -> Recorder:
-        self._running = super()._recorder(patterns)
+    def _recorder(self, patterns: list[dict[str, Tensor]], weight: Tensor | None = None) -> Recorder:
+        self._running = super()._recorder(patterns, weight)
         return self._running
 
-    def _pooled(self, tap: Tap) -> Reducer:
+    def _pooled(self, tap: Tap, weight: Tensor | None) -> Reducer:
         def reduce(values: Tensor, grid_of: Grid) -> Tensor:
             assert self._running is not None
             self._grids[tap.name] = Grid(*values.shape[-2:])

@@ -289,7 +289,7 @@ def test_skipped_blocks_are_a_reason(tiny_model, sample):
         network.output_blocks = torch.nn.ModuleList()
         try:
             return executor(x, *args, **kwargs)
-        except Exception:  # the shapes no longer fit its last layer
+        except RuntimeError:  # the shapes no longer fit its last layer
             return torch.zeros_like(x)
         finally:
             network.output_blocks = kept

@@ -70,6 +70,24 @@ class TestNoisePictures:
         return (images,)
 
 
+class TestMasks:
+    """Masks of the left parts of pictures, in percent of the width, apart by commas."""
+
+    RETURN_TYPES = ("MASK",)
+    FUNCTION = "make"
+    CATEGORY = "tests"
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"percent": ("STRING", {"default": "50"}), "size": ("INT", {"default": 64})}}
+
+    def make(self, percent, size):
+        masks = torch.zeros(len(percent.split(",")), size, size)
+        for mask, share in zip(masks, percent.split(","), strict=True):
+            mask[:, : int(share) * size // 100] = 1.0
+        return (masks,)
+
+
 class TestKeep:
     """An output node that keeps the value it is given, under a name (read by `Run.kept`)."""
 
@@ -99,5 +117,6 @@ class TestKeep:
 NODE_CLASS_MAPPINGS = {
     "TestTinyCheckpoint": TestTinyCheckpoint,
     "TestNoisePictures": TestNoisePictures,
+    "TestMasks": TestMasks,
     "TestKeep": TestKeep,
 }

@@ -150,3 +150,28 @@ def test_choices_follow_the_folder(pack, graph, comfyui_base):
     (field,) = node.define_schema().inputs
     assert "of nobody.safetensors" in field.options
     assert node.fingerprint_inputs("of nobody.safetensors") != node.fingerprint_inputs("none.safetensors")
+
+
+def test_masks_in_the_executor(run_workflow, graph):
+    """One mask for all, of another size; one for each, of which one is empty and one too small; and a wrong number."""
+
+    def scores(percent, size=64):
+        prompt = graph(count=12, ratings=RATINGS)
+        prompt["8"] = {"class_type": "TestMasks", "inputs": {"percent": percent, "size": size}}
+        prompt["4"]["inputs"]["mask"] = ["8", 0]
+        run = run_workflow(prompt)
+        return run, {row["index"]: row for row in run.outputs["5"]["scores"]} if run.success else {}
+
+    plain = run_workflow(graph(count=12, ratings=RATINGS)).outputs["5"]["scores"]
+    run, whole = scores("100", 32)
+    assert run.success, run.error
+    assert [whole[row["index"]]["score"] for row in plain] == pytest.approx([row["score"] for row in plain], abs=0.05)
+    _, half = scores("50")
+    assert all(half[place]["score"] != pytest.approx(whole[place]["score"], abs=1e-3) for place in range(12))
+    _, each = scores(",".join(["50"] * 10 + ["0", "2"]))
+    assert each[3]["score"] == pytest.approx(half[3]["score"], abs=1e-3)
+    assert "empty" in each[10]["reason"]
+    assert "too small" in each[11]["reason"]
+    refused, _ = scores("50,50")
+    assert not refused.success
+    assert "1 mask, or 12 for 12 images" in refused.error

@@ -6,90 +6,7 @@ import pytest
 import torch
 
 pytestmark = pytest.mark.host
-SIDE = 64
 FAMILIES = ["sd15", "sd20", "sd20_v", "sdxl"]
-
-
-@pytest.fixture(scope="session")
-def parts(pack):
-    """The pack's own modules by short name."""
-    return {
-        name.rsplit(".", 1)[-1]: pack(f"core.{name}")
-        for name in (
-            "methods.lgdm", "methods.hyperfeatures", "methods.hyperfeature_options", "methods.feature_cache",
-            "methods.contract", "guidance.options", "perceptual.judge", "heads.fit", "heads.head", "errors",
-            "hosts.comfyui.backbone", "hosts.comfyui.embedded",
-        )
-    }  # fmt: skip
-
-
-@pytest.fixture(scope="session")
-def psi(parts):
-    return parts["judge"].JudgePsi.load()
-
-
-@pytest.fixture(scope="session")
-def make(parts, tiny, tiny_clip, tiny_vae):
-    """`make(family, model=None)` → backbone."""
-
-    def build(family="sd15", model=None):
-        if family == "critic_ldm":
-            own = parts["embedded"]
-            return parts["backbone"].ComfyBackbone(own.load_model(), own.load_clip(), own.load_vae())
-        return parts["backbone"].ComfyBackbone(model or tiny.model(family), tiny_clip(family), tiny_vae(0))
-
-    return build
-
-
-@pytest.fixture(scope="session")
-def settings(parts):
-    """`settings(guidance fields…, options fields…)`: small and quick."""
-
-    def build(zeta1=0.02, zeta2=0.0, timesteps=(90, 30), **rest):
-        guidance = parts["options"].GuidanceOptions(timesteps=timesteps, zeta1=zeta1, zeta2=zeta2)
-        return parts["hyperfeature_options"].HyperfeatureOptions(**{"guidance": guidance, "side": SIDE, **rest})
-
-    return build
-
-
-@pytest.fixture(scope="session")
-def features(parts, psi, make, settings):
-    """`features(backbone, **settings)` → Hyperfeatures."""
-
-    def build(backbone=None, **fields):
-        return parts["hyperfeatures"].Hyperfeatures(backbone or make(), settings(**fields), psi)
-
-    return build
-
-
-@pytest.fixture(scope="session")
-def head_of(parts):
-    """`head_of(features, **meta)`: a head fitted to made-up ratings of pictures of growing noise."""
-
-    def build(features, **fields):
-        images = damaged(12)
-        found = torch.stack([one.features for one in features.extract(images)])
-        ratings = torch.linspace(95.0, 5.0, len(images))
-        backbone = features.backbone
-        meta = parts["head"].HeadMeta(
-            **{
-                "method": "lgdm", "kind": features.options.kind, "family": backbone.family.name,
-                "fingerprint": backbone.fingerprint.to_text(), "sigmas": features.sigmas, "prompt": "",
-                "size_policy": features.options.policy(backbone.family), "training_set": "made up", "pictures": 12,
-                "calibrated_on": "your ratings", "scale": (0.0, 100.0), "settings": features.settings(),
-                "identity": dict(backbone.identity), **fields,
-            }
-        )  # fmt: skip
-        return parts["fit"].fit_head(found, ratings, range(len(images)), features.layout, meta).head
-
-    return build
-
-
-def damaged(count, side=SIDE, seed=3):
-    draw = torch.Generator().manual_seed(seed)
-    clean = torch.nn.functional.interpolate(torch.rand(1, 3, 6, 6, generator=draw), (side, side), mode="bicubic")[0]
-    noise = torch.randn(clean.shape, generator=draw)
-    return [(clean + 0.03 * place * noise).clamp(0, 1) for place in range(count)]
 
 
 def pictures(*sizes):
@@ -98,7 +15,9 @@ def pictures(*sizes):
 
 
 @pytest.mark.parametrize("family", [*FAMILIES, "critic_ldm"])
-def test_a_fitted_head_scores_damage_and_batch_mates_change_nothing(parts, psi, make, features, head_of, family):
+def test_a_fitted_head_scores_damage_and_batch_mates_change_nothing(
+    parts, psi, make, features, head_of, damaged, family
+):
     backbone = make(family)
     lgdm = parts["lgdm"].Lgdm(backbone, head_of(features(backbone)), psi)
     assert isinstance(lgdm, parts["contract"].Scorer)
@@ -215,7 +134,7 @@ def test_an_interrupt_comes_through_and_leaves_the_model_usable(features, make):
     assert [done for done, _ in told] == sorted(done for done, _ in told)
 
 
-def test_latents_at_hand_are_scored_as_the_picture_that_they_came_from(parts, psi, make, features, head_of):
+def test_latents_at_hand_are_scored_as_the_picture_that_they_came_from(parts, psi, make, features, head_of, damaged):
     backbone = make()
     lgdm = parts["lgdm"].Lgdm(backbone, head_of(features(backbone, zeta1=0.0)), psi)
     assert isinstance(lgdm, parts["contract"].LatentScorer)

@@ -13,31 +13,11 @@ SIDE = 64
 
 
 @pytest.fixture(scope="module")
-def parts(pack):
-    return {
-        name.rsplit(".", 1)[-1]: pack(f"core.{name}")
-        for name in (
-            "methods.lgdm", "methods.hyperfeatures", "methods.hyperfeature_options", "methods.contract",
-            "guidance.options", "perceptual.judge", "heads.fit", "heads.head", "errors", "hosts.comfyui.backbone",
-            "hosts.comfyui.embedded", "data.distortions",
-        )
-    }  # fmt: skip
+def mapped(features, make):
+    """`mapped(family, **settings)` → Hyperfeatures, unguided unless told."""
 
-
-@pytest.fixture(scope="module")
-def make(parts, tiny, tiny_clip, tiny_vae):
-    """`make(family, **settings)` → Hyperfeatures of a small picture size."""
-
-    def build(family="sd15", zeta1=0.0, timesteps=(90, 30), **rest):
-        guidance = parts["options"].GuidanceOptions(timesteps=timesteps, zeta1=zeta1, zeta2=0.0)
-        options = parts["hyperfeature_options"].HyperfeatureOptions(guidance=guidance, **{"side": SIDE, **rest})
-        own = parts["embedded"]
-        held = (
-            (own.load_model(), own.load_clip(), own.load_vae())
-            if family == "critic_ldm"
-            else (tiny.model(family), tiny_clip(family), tiny_vae(0))
-        )
-        return parts["hyperfeatures"].Hyperfeatures(parts["backbone"].ComfyBackbone(*held), options)
+    def build(family="sd15", **fields):
+        return features(make(family), **{"zeta1": 0.0, **fields})
 
     return build
 
@@ -98,8 +78,8 @@ def pictures(count, height=SIDE, width=SIDE, seed=0):
         ("sd15", {"views": ("crops",), "taps": ("up.1", "mid")}),
     ],
 )
-def test_it_adds_up_to_the_heads_own_value(make, scorer, family, more):
-    features = make(family, **more)
+def test_it_adds_up_to_the_heads_own_value(mapped, scorer, family, more):
+    features = mapped(family, **more)
     judge, head = scorer(features, pictures(12), torch.linspace(90.0, 10.0, 12))
     for height, width in ((SIDE, SIDE), (90, 140), (48, 64)):
         (image,) = pictures(1, height, width, seed=9)
@@ -113,14 +93,14 @@ def test_it_adds_up_to_the_heads_own_value(make, scorer, family, more):
         assert float(found.density(7, 9).sum()) == pytest.approx(found.total - found.base, abs=1e-8)
 
 
-def test_a_head_that_is_not_linear_is_refused(parts, make, scorer):
-    judge, _ = scorer(make(), pictures(12), torch.linspace(90.0, 10.0, 12), model="kernel")
+def test_a_head_that_is_not_linear_is_refused(parts, mapped, scorer):
+    judge, _ = scorer(mapped(), pictures(12), torch.linspace(90.0, 10.0, 12), model="kernel")
     with pytest.raises(parts["errors"].BadInput, match="a linear head"):
         judge.heat_map(pictures(1)[0])
 
 
-def test_a_picture_that_cannot_be_scored_is_refused(parts, make, scorer):
-    judge, _ = scorer(make(), pictures(12), torch.linspace(90.0, 10.0, 12))
+def test_a_picture_that_cannot_be_scored_is_refused(parts, mapped, scorer):
+    judge, _ = scorer(mapped(), pictures(12), torch.linspace(90.0, 10.0, 12))
     assert isinstance(judge, parts["contract"].MapScorer)
     with pytest.raises(parts["errors"].BadInput, match="can be scored"):
         judge.heat_map(torch.full((3, SIDE, SIDE), float("nan")))
@@ -164,13 +144,13 @@ def differences(features, ratings, groups):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["gaussian_blur", "white_noise"])
-def test_damage_shows_where_it_is(make, head_on, parts, kind):
+def test_damage_shows_where_it_is(mapped, head_on, parts, kind):
     """The embedded model with a head that ladders of one damage taught, on pictures that the head has not seen.
 
     JPEG is left out: a head on this small model does not learn to see it, so that there is nothing to show.
     """
     distort, side = parts["distortions"].distort, 128
-    features = make("critic_ldm", kind="single_level", timesteps=(60,), side=side, views=("whole",))
+    features = mapped("critic_ldm", kind="single_level", timesteps=(60,), side=side, views=("whole",))
     images, ratings, groups = [], [], []
     for name in TRAINING:
         for number, piece in enumerate(squares(photograph(name), side, 3)):
