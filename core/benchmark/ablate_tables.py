@@ -8,7 +8,7 @@ from typing import Any
 
 from ..export import csv_line
 from ..files import write_text
-from .ablate_lgdm import Ablation, AblationRow
+from .ablate_records import Ablation, AblationRow
 
 _COLUMNS = (
     "group", "cell", "train", "n", "srcc", "srcc_low", "srcc_high", "plcc", "difference", "difference_low",

@@ -36,7 +36,8 @@ def run_ablate(arguments: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from ..benchmark.ablate_cells import FREE
-    from ..benchmark.ablate_lgdm import Ablation, AblationRequest, run_ablation
+    from ..benchmark.ablate_lgdm import run_ablation
+    from ..benchmark.ablate_records import Ablation, AblationRequest
     from ..benchmark.ablate_tables import to_markdown, write_ablation
     from ..methods.psis import make_psi
     from .console import note, say

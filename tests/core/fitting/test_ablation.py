@@ -4,7 +4,8 @@ import json
 
 import pytest
 from latent_critic.core.benchmark.ablate_cells import cells
-from latent_critic.core.benchmark.ablate_lgdm import AblationRequest, run_ablation
+from latent_critic.core.benchmark.ablate_lgdm import run_ablation
+from latent_critic.core.benchmark.ablate_records import AblationRequest
 from latent_critic.core.benchmark.ablate_tables import write_ablation
 from latent_critic.core.errors import BadInput
 from latent_critic.core.fitting.pictures import Pictures
