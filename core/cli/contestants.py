@@ -95,7 +95,7 @@ class _Loaded:
     def __init__(self, request: ContestantRequest) -> None:
         from ..hosts.comfyui.adaptable import AdaptableComfyBackbone
 
-        model, clip, vae = _model(request.checkpoint)
+        model, clip, vae = self.parts = _model(request.checkpoint)
         self.backbone = AdaptableComfyBackbone(model, clip, vae)
         self.heads = dict(_head(Path(file)) for file in request.heads)
         self.rows = 0
@@ -120,9 +120,12 @@ def _model(checkpoint: str | None) -> tuple[Any, Any, Any]:
 def _head(path: Path) -> tuple[str, Any]:
     """A head by its method, whatever wrote it."""
     from ..heads.head_file import load_head
+    from ..methods.dp_iqa_file import is_dp_iqa, load_dp_iqa
     from ..methods.genziqa_file import is_genziqa, load_genziqa
 
-    head: Any = load_genziqa(path) if is_genziqa(path) else load_head(path)
+    head: Any = (
+        load_genziqa(path) if is_genziqa(path) else load_dp_iqa(path) if is_dp_iqa(path) else load_head(path)
+    )  # fmt: skip
     return head.meta.method, head
 
 
@@ -154,6 +157,15 @@ def _genziqa(model: _Loaded, seed: int | None) -> Scorer:
     return GenzIQA(model.backbone, head)
 
 
+def _dp_iqa(model: _Loaded, seed: int | None) -> Scorer:
+    """It draws nothing: every seed gives the same scores."""
+    from ..hosts.comfyui.own_nets import place
+    from ..hosts.comfyui.residuals import ResidualComfyBackbone
+    from ..methods.dp_iqa import DpIqa
+
+    return DpIqa(ResidualComfyBackbone(*model.parts), model.heads["dp_iqa"], place=place)
+
+
 def _apart(seed: int | None) -> int:
     """Seeds of levels count on from the first one; a thousand apart, no two draws share any."""
     return 0 if seed is None else 1000 * seed
@@ -163,4 +175,5 @@ _BUILDERS: dict[str, Callable[[_Loaded, int | None], Scorer]] = {
     "zero_shot": _zero_shot,
     "lgdm": _lgdm,
     "genziqa": _genziqa,
+    "dp_iqa": _dp_iqa,
 }

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from . import train_genziqa, train_judge, train_judge_views
+from . import train_dp_iqa, train_genziqa, train_judge, train_judge_views
 from .arguments import Subparsers, command
 from .console import note
 
@@ -18,6 +18,7 @@ def add(subparsers: Subparsers) -> None:
     train_judge.add(kinds)
     train_judge_views.add(kinds)
     train_genziqa.add(kinds)
+    train_dp_iqa.add(kinds)
     _add_ldm(kinds)
     _add_ldm_check(kinds)
     _add_ldm_pictures(kinds)

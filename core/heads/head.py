@@ -17,8 +17,8 @@ from .scaling import Scaler
 from .spread import spreads
 
 #: How the features came about; heads of different kinds are not interchangeable.
-Kind = Literal["guided_path", "single_level", "probe", "prompts"]
-KINDS: tuple[Kind, ...] = ("guided_path", "single_level", "probe", "prompts")
+Kind = Literal["guided_path", "single_level", "probe", "prompts", "maps"]
+KINDS: tuple[Kind, ...] = ("guided_path", "single_level", "probe", "prompts", "maps")
 
 
 class Regressor(Protocol):

@@ -62,10 +62,10 @@ METHODS: tuple[MethodInfo, ...] = (
         "dp_iqa",
         ("image", "model", "vae", "clip", "head"),
         True,
-        ("sd15",),
+        UNET_FAMILIES,
         "DP-IQA: reimplemented after Utilizing Diffusion Prior for Blind Image Quality Assessment in the Wild, 2024 "
         "(arXiv 2405.19996), not by its authors",
-        False,
+        True,
     ),
     MethodInfo(
         "diff_v2_iqa",

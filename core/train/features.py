@@ -113,11 +113,12 @@ class FeatureCache:
         return (paths[start : start + self.shard] for start in range(0, len(paths), self.shard))
 
     def _path(self, shard: Sequence[Path]) -> Path:
-        key = json.dumps([self.tag, size_policy(self.most), *(_content(path) for path in shard)])
+        key = json.dumps([self.tag, size_policy(self.most), *(content_of(path) for path in shard)])
         return self.folder / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.safetensors"
 
 
-def _content(path: Path) -> str:
+def content_of(path: Path) -> str:
+    """A picture file by its bytes."""
     try:
         return hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError as error:

@@ -25,7 +25,7 @@ def layer_ops() -> Any:
 class PlacedNetwork(torch.nn.Module):
     """A network that ComfyUI loads for each call and may unload between calls.
 
-    It stands wherever the network itself would: call it with one tensor on any device; results lie on :attr:`device`.
+    It stands wherever the network itself would: call it with tensors on any device; results lie on :attr:`device`.
 
     Args:
         network: Built on the CPU, weights filled in. It is not copied.
@@ -50,10 +50,10 @@ class PlacedNetwork(torch.nn.Module):
         model_management.throw_exception_if_processing_interrupted()
         model_management.load_models_gpu([self.patcher], memory_required=memory_required, force_full_load=True)
 
-    def forward(self, x: Tensor) -> Any:
-        """The network's own output for ``x``."""
-        self.load(ACTIVATIONS * x.numel() * x.element_size())
-        return self.network(x.to(self.device))
+    def forward(self, *given: Tensor) -> Any:
+        """The network's own output for what it is given."""
+        self.load(ACTIVATIONS * sum(x.numel() * x.element_size() for x in given))
+        return self.network(*(x.to(self.device) for x in given))
 
 
 def place(network: torch.nn.Module) -> PlacedNetwork:

@@ -16,7 +16,7 @@ from ...backbone.families import ModelFacts, recognise
 from ...backbone.fingerprint import Fingerprint, sketch
 from ...errors import BadInput
 from .names import ldm_weights, places
-from .recording import EnoughRecorded, lora_beside, matrix, recording
+from .recording import EnoughRecorded, lora_beside, matrix, recording, residuals_beside
 from .text import PipelineText
 
 if TYPE_CHECKING:
@@ -126,6 +126,21 @@ class DiffusersBackbone:
         """As :meth:`denoise`, ending each forward at the last tap that the recorder asks for; no x0."""
         self._forwards(z_t, sigma, conditioning, recorder, stop=True)
 
+    def features_beside(
+        self,
+        z_t: Tensor,
+        sigma: Tensor,
+        conditioning: Conditioning,
+        recorder: Recorder,
+        residuals: Sequence[Tensor] | None,
+    ) -> None:
+        """As :meth:`features`, with residuals [N, C, h, w] added to every down level's last output."""
+        self._forwards(z_t, sigma, conditioning, recorder, stop=True, residuals=residuals)
+
+    def text_features(self, prompts: Sequence[str]) -> Tensor:
+        """Texts → CLIP's projected text features, not normalised [N, W], float32 on the CPU."""
+        return self._text.features(prompts)
+
     def noise(self, shape: Sequence[int], seed: int) -> Tensor:
         """Standard normal noise, drawn on the CPU so that one seed gives the same everywhere."""
         return torch.randn(tuple(shape), generator=torch.Generator().manual_seed(seed)).to(self.device)
@@ -189,7 +204,14 @@ class DiffusersBackbone:
         return {"lora": self._lora.bytes, "backup": 0}
 
     def _forwards(
-        self, z_t: Tensor, sigma: Tensor, conditioning: Conditioning, recorder: Recorder | None, *, stop: bool
+        self,
+        z_t: Tensor,
+        sigma: Tensor,
+        conditioning: Conditioning,
+        recorder: Recorder | None,
+        *,
+        stop: bool,
+        residuals: Sequence[Tensor] | None = None,
     ) -> list[tuple[range, Tensor]]:
         if z_t.ndim != 4 or z_t.shape[1] != self._family.latent_channels or tuple(sigma.shape) != (len(z_t),):
             got = f"latents {list(z_t.shape)}, sigma {list(sigma.shape)}"
@@ -199,7 +221,13 @@ class DiffusersBackbone:
             rows = range(first, min(len(z_t), first + self._most_rows))
             part = conditioning.rows(rows)
             sigmas = sigma[first : rows.stop].tolist()
-            with lora_beside(self._places, self._lora), recording(self._places, recorder, sigmas, rows, stop=stop):
+            added = None if residuals is None else [values[first : rows.stop] for values in residuals]
+            # Hooks fire in the order in which they are hung: the adapter's result is what a tap sees.
+            with (
+                residuals_beside(self._unet, added),
+                lora_beside(self._places, self._lora),
+                recording(self._places, recorder, sigmas, rows, stop=stop),
+            ):
                 try:
                     done.append((rows, self._one(z_t[first : rows.stop], sigma[first : rows.stop], part)))
                 except EnoughRecorded:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ...backbone.adaptation import CrossLora, Part
 from ...backbone.contracts import Tap
+from ...errors import BadInput
 from ...taps.recorder import Grid, Key, Record, Recorder
 from .names import Places
 
@@ -37,6 +38,34 @@ def lora_beside(places: Places, lora: CrossLora) -> Iterator[None]:
 
             stack.callback(matrix(places.attention[tap][1], part).register_forward_hook(add).remove)
         yield
+
+
+@contextmanager
+def residuals_beside(unet: Any, residuals: Sequence[Tensor] | None) -> Iterator[None]:
+    """Add [N, C, h, w] to the last output of each down level before it is made smaller, until the block ends.
+
+    Raises:
+        BadInput: not one for every down level.
+    """
+    with ExitStack() as stack:
+        if residuals is not None:
+            if len(residuals) != len(unet.down_blocks):
+                got = str(len(residuals))
+                raise BadInput(f"{len(unet.down_blocks)} residuals, one a down level", got, "Use this model's adapter.")
+            for block, residual in zip(unet.down_blocks, residuals, strict=True):
+                attentions = getattr(block, "attentions", None)
+                module = attentions[-1] if attentions else block.resnets[-1]
+                stack.callback(module.register_forward_hook(_adding(residual)).remove)
+        yield
+
+
+def _adding(residual: Tensor) -> Any:
+    def add(module: nn.Module, args: Any, out: Any) -> Any:
+        if isinstance(out, Tensor):
+            return out + residual.to(out)
+        return (out[0] + residual.to(out[0]), *out[1:])
+
+    return add
 
 
 @contextmanager

@@ -1,0 +1,313 @@
+"""Train a DP-IQA head: adapters and decoder, nothing of the model.
+
+After the facts of DP-IQA (2024, arXiv 2405.19996), reimplemented, not by its authors: squared error on MOS / 100, and
+the margin ranking of the paper's figure. Ours on top: the model stays frozen, features that no adapter changes are
+computed once, a moving average of the weights, validation by content, and runs that can be killed at any moment.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import logging
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from ..benchmark.agreement import agreement
+from ..errors import BadInput
+from ..methods.dp_iqa_file import load_dp_iqa, rounded, save_dp_iqa
+from ..methods.dp_iqa_head import DpHead, DpNets, fitting_shape, grown, untrained
+from ..methods.dp_iqa_reader import MapReader
+from ..methods.dp_iqa_text import text_sequence
+from .dp_iqa_data import Drawn, draw, split
+from .dp_iqa_forward import Forward
+from .dp_iqa_maps import MapCache
+from .dp_iqa_request import DpRequest
+from .genziqa_losses import batch_loss
+from .genziqa_world import Alone, World
+from .ldm import state as states
+from .ldm.loop import append, forget_after
+
+if TYPE_CHECKING:
+    from ..backbone.residuals import ResidualBackbone
+
+#: Called with (what, steps done, steps in all, figures); may raise to stop. A stopped run goes on where it was saved.
+Watch = Callable[[str, int, int, dict[str, float]], None]
+_log = logging.getLogger(__name__)
+_STAGE = "dp_iqa"
+_RISE = 50
+#: Pictures behind the decoder's first centre and scale.
+_STANDARDISE_ON = 200
+
+
+@dataclass(frozen=True, slots=True)
+class DpResult:
+    """What came out.
+
+    Attributes:
+        head: The head at the best validation, as written; ``None`` while minutes ran out before the last step.
+        validation: Its agreement with people on the held-back pictures.
+        step: Steps made in all.
+        seconds_per_step: Of the steps of this call.
+    """
+
+    head: DpHead | None
+    validation: dict[str, Any]
+    step: int
+    seconds_per_step: float
+
+
+def train_dp_iqa(
+    request: DpRequest, backbone: ResidualBackbone, watch: Watch | None = None, world: World | None = None
+) -> DpResult:
+    """Train, validate, write.
+
+    Args:
+        request: What to train.
+        backbone: A host whose forwards carry gradients, on the device to train on.
+        watch: Told of progress.
+        world: Several processes; alone when left out.
+
+    Raises:
+        BadInput: too few pictures, or a saved state of another request.
+        UnreadableFile: a picture, the head to begin from, or the saved state cannot be read.
+        MismatchedBackbone: the head to begin from is not this model's.
+    """
+    run = _Run(request, backbone, watch, world or Alone())
+    run.begin()
+    seconds = run.steps()
+    if run.state.step < request.steps:
+        return DpResult(None, dict(run.state.notes.get("best", {})), run.state.step, seconds)
+    head, validation = run.finish()
+    return DpResult(head, validation, run.state.step, seconds)
+
+
+class _Run:
+    """One run: the request, the state, and what is fixed between them."""
+
+    def __init__(self, request: DpRequest, backbone: ResidualBackbone, watch: Watch | None, world: World) -> None:
+        self.request, self.backbone, self.watch, self.world = request, backbone, watch, world
+        self.part = split(request)
+        self.sequence = text_sequence(backbone, request.settings.text, request.run / "text")
+        self.head = self._first_head()
+        self.device = backbone.noise((1,), 0).device
+        nets = self.head.nets.requires_grad_(True).to(self.device)
+        self.cached = nets.text_adapter is None and nets.img_adapter is None
+        self.forward = self._forward_of(self.head)
+        trained: dict[str, nn.Module] = {"QFD": nets.QFD}
+        if request.freeze_decoder:
+            nets.QFD.requires_grad_(False)
+            trained = {}
+        for name in ("text_adapter", "img_adapter"):
+            module = getattr(nets, name)
+            if module is not None:
+                trained[name] = module
+        if not trained:
+            raise BadInput("something to train", "a frozen decoder and no adapters", "Give it adapters.")
+        best = copy.deepcopy(nets).requires_grad_(False)
+        frozen: dict[str, nn.Module] = {"best": best}
+        if "QFD" not in trained:
+            frozen["QFD"] = nets.QFD
+        self.state = states.begin(trained, frozen, 0, request.decay)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=request.precision == "fp16")
+        self.file, self.log = request.run / "state.safetensors", request.run / "log.jsonl"
+
+    def _first_head(self) -> DpHead:
+        request, settings = self.request, self.request.settings
+        sizes = {"side": settings.side, **request.sizes}
+        shape = fitting_shape(self.backbone.family, self.sequence.tokens.shape[1], **sizes)
+        if request.start is None:
+            return untrained(self.backbone, shape, settings, request.seed)
+        start = load_dp_iqa(request.start)
+        if start.settings != settings:
+            raise BadInput(f"a start read as {start.settings}", str(settings), "Give the same settings.")
+        head = grown(
+            start, text_hidden=shape.text_hidden, image_width=shape.image_width, image_blocks=shape.image_blocks
+        )
+        head.check(self.backbone)
+        return head
+
+    def _forward_of(self, head: DpHead) -> Forward:
+        request, cache = self.request, None
+        if self.cached:
+            cache = MapCache(request.run / "maps", MapReader(self.backbone, head, None), head, self.sequence)
+        return Forward(
+            self.backbone, head, self.sequence, rows=request.rows, again=request.checkpoint, drop=request.drop,
+            cache=cache,
+        )  # fmt: skip
+
+    # Beginning and saving -----------------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Features where they can be kept, then go on from a saved state, or set the decoder's scale."""
+        if self.forward.cache is not None:
+            paths = [image.path for image in (*self.part.held, *self.part.train)]
+            self.forward.cache.extract(paths, self._tell("features"))
+        if self.file.exists():
+            states.restore(self.state, self.file)
+            if self.state.notes.get("request") != self.request.digest():
+                raise BadInput("a run of the same request", f"another one in {self.request.run}", "Name another run.")
+            if self.world.main:
+                forget_after(self.log, _STAGE, self.state.step)
+            return
+        if self.request.start is None:
+            images = self.part.train[:_STANDARDISE_ON]
+            means, deviations = self.forward.statistics([Drawn(image, False) for image in images])
+            self.head.nets.QFD.standardise(means, deviations)
+            best = self.state.frozen["best"]
+            assert isinstance(best, DpNets)
+            best.QFD.standardise(means, deviations)
+            self._centre_output()
+        self.state.notes = {"request": self.request.digest(), "best": {}}
+
+    def _centre_output(self) -> None:
+        """Begin at the mean rating."""
+        mean = sum(image.mos for image in self.part.train) / len(self.part.train) / 100.0
+        with torch.no_grad():
+            self.head.nets.QFD.fc3.bias.fill_(mean)
+        for name, parameter in self.state.names():
+            self.state.average[name] = parameter.detach().clone()
+
+    def _tell(self, what: str) -> Callable[[int, int], None] | None:
+        watch = self.watch
+        return None if watch is None else lambda done, total: watch(what, done, total, {})
+
+    def save(self) -> None:
+        """Write the state, from the first process only."""
+        if self.world.main:
+            states.save(self.state, self.file)
+
+    # Steps --------------------------------------------------------------------------------------------------------
+
+    def steps(self) -> float:
+        """Step until the request's steps or minutes are used up; returns the seconds per step."""
+        request, began, first = self.request, time.monotonic(), self.state.step
+        saved = began
+        limit = math.inf if request.minutes is None else 60.0 * request.minutes
+        while self.state.step < request.steps and time.monotonic() - began < limit:
+            figures = {"loss": self.one_step()}
+            if self.state.step % request.validate_every == 0 and self.state.step < request.steps:
+                figures |= self.validate()
+            if self.watch is not None:
+                self.watch("training", self.state.step, request.steps, figures)
+            if time.monotonic() - saved > 60.0 * request.save_minutes or "srcc" in figures:
+                self.save()
+                saved = time.monotonic()
+        seconds = (time.monotonic() - began) / max(1, self.state.step - first)
+        self.save()
+        return seconds
+
+    def one_step(self) -> float:
+        """Draw, forward, backward, clip, step; a step whose gradient is not finite is skipped."""
+        request, state = self.request, self.state
+        mine = draw(self.part, request, state.step)[self.world.rank :: self.world.size]
+        # Dropped places are drawn by the step, so that a resumed run draws the same.
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(request.seed * 1_000_003 + state.step)
+            self.head.nets.train()
+            with autocast(request.precision, self.device):
+                scores = self.forward.scores(mine)
+            self.head.nets.eval()
+        mos = torch.tensor([one.image.mos for one in mine], device=self.device)
+        loss = batch_loss(100.0 * scores.float(), mos, self.part.deviation, request.losses)
+        self.scaler.scale(loss).backward()
+        self._apply([parameter for _, parameter in state.names()])
+        state.step += 1
+        state.update_average(request.average)
+        return float(loss.detach())
+
+    def _apply(self, parameters: Sequence[Tensor]) -> None:
+        request, step = self.request, self.state.step
+        for group in self.state.optimiser.param_groups:
+            group["lr"] = rate_at(request, step)
+        self.world.mean_gradients(parameters)
+        self.scaler.unscale_(self.state.optimiser)
+        norm = torch.nn.utils.clip_grad_norm_(parameters, request.clip)
+        if bool(torch.isfinite(norm)):
+            self.scaler.step(self.state.optimiser)
+        else:
+            _log.warning("The gradient of step %d was not finite; the step is skipped.", step)
+        self.scaler.update()
+        self.state.optimiser.zero_grad(set_to_none=True)
+
+    # Measuring ----------------------------------------------------------------------------------------------------
+
+    def validate(self) -> dict[str, float]:
+        """Agreement of the averaged weights on held-back pictures; the best so far are kept."""
+        nets = copy.deepcopy(self.head.nets)
+        for part in self.state.trained:
+            nets.get_submodule(part).load_state_dict(self.state.averaged(part))
+        rounded(nets)
+        found = self._measured(replace(self.head, nets=nets))
+        if found["srcc"] >= self.state.notes["best"].get("srcc", -math.inf):
+            self.state.notes["best"] = {**found, "step": self.state.step}
+            self.state.frozen["best"].load_state_dict(nets.state_dict())
+        if self.world.main:
+            append(self.log, [{"stage": _STAGE, "step": self.state.step, **found}])
+        return {"srcc": found["srcc"]}
+
+    def _measured(self, head: DpHead) -> dict[str, float]:
+        images = self.part.held[: self.request.validate_on]
+        scores, mos = self._scores(head, images), [image.mos for image in images]
+        if len(scores) < 3 or max(scores) == min(scores):
+            return {"srcc": 0.0, "n": len(scores)}
+        return agreement(scores, mos).to_dict()
+
+    def _scores(self, head: DpHead, images: Sequence[Any]) -> list[float]:
+        forward = self.forward.with_head(head)
+        found: list[float] = []
+        with torch.no_grad():
+            for first in range(0, len(images), self.request.rows):
+                part = [Drawn(image, False) for image in images[first : first + self.request.rows]]
+                found += (100.0 * forward.scores(part)).clamp(0.0, 100.0).tolist()
+        return found
+
+    def finish(self) -> tuple[DpHead, dict[str, Any]]:
+        """Take the best weights, measure, write."""
+        self.validate()
+        best = self.state.frozen["best"]
+        assert isinstance(best, DpNets)
+        head = replace(self.head, nets=copy.deepcopy(best).cpu().eval())
+        validation: dict[str, Any] = {**self.state.notes["best"], "steps": self.state.step}
+        head = self._with_facts(head, validation)
+        if self.world.main:
+            save_dp_iqa(self.request.out, head)
+        self.save()
+        return head, validation
+
+    def _with_facts(self, head: DpHead, validation: dict[str, Any]) -> DpHead:
+        request, images = self.request, self.part.train[: self.request.validate_on]
+        scores = torch.tensor(self._scores(replace(head, nets=head.nets.to(self.device)), images))
+        names = ("steps", "batch", "rate", "decay", "drop", "average", "flip", "share", "limit", "seed", "precision")
+        told = {name: getattr(request, name) for name in names} | {"losses": asdict(request.losses)}
+        meta = replace(
+            head.meta,
+            training_set=self.part.name,
+            pictures=len(self.part.train),
+            calibrated_on=request.calibrated_on,
+            scale=(0.0, 100.0),
+            centre=float(scores.mean()),
+            spread=max(1e-3, float(scores.std())),
+            validation=json.loads(json.dumps(validation)),
+            settings={**head.settings.to_dict(), "training": told},
+        )
+        head.nets.cpu()
+        return replace(head, meta=meta)
+
+
+def rate_at(request: DpRequest, step: int) -> float:
+    """Rising over the first steps, then half a cosine down to a twentieth."""
+    rise = min(1.0, (step + 1) / _RISE)
+    return request.rate * rise * (0.05 + 0.95 * 0.5 * (1.0 + math.cos(math.pi * min(1.0, step / request.steps))))
+
+
+def autocast(precision: str, device: torch.device) -> torch.autocast:
+    """Forwards in this precision."""
+    dtype = torch.float16 if precision == "fp16" else torch.bfloat16
+    return torch.autocast(device.type, dtype, enabled=precision != "fp32")

@@ -1,0 +1,283 @@
+"""Training of DP-IQA heads: the same forward as the scorer's, cached features, runs that resume, memory for time."""
+
+import importlib
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from latent_critic.core.data.rated import RatedImage, RatedSet
+from latent_critic.core.errors import BadInput, UnreadableFile
+from latent_critic.core.train.genziqa_losses import LossWeights
+from PIL import Image
+from safetensors.torch import load_file
+
+FEW = ("a photo of a human with lens artifacts", "a photo of a plant with blur artifacts", "a photo of night")
+SIZES = {"width": 8, "kernel": 1, "squeeze": 4, "thin": (4,), "cells": 4, "hidden": 8}
+NONE = {"text_hidden": 0, "image_width": 0}
+BOTH = {"text_hidden": 4, "image_width": 4, "image_blocks": 1}
+
+
+@pytest.fixture(scope="module")
+def dp(diffusers):
+    names = ("dp_iqa", "dp_iqa_request", "dp_iqa_data", "dp_iqa_forward", "dp_iqa_maps")
+    found = {name: importlib.import_module(f"latent_critic.core.train.{name}") for name in names}
+    for name in ("dp_iqa_head", "dp_iqa_settings", "dp_iqa_file", "dp_iqa_text"):
+        found[f"{name}_of"] = importlib.import_module(f"latent_critic.core.methods.{name}")
+    found["scorer"] = importlib.import_module("latent_critic.core.methods.dp_iqa")
+    return SimpleNamespace(**found)
+
+
+@pytest.fixture(autouse=True)
+def few_sentences(monkeypatch):
+    monkeypatch.setattr("latent_critic.core.methods.dp_iqa_text.sentences", lambda: FEW)
+
+
+@pytest.fixture(scope="module")
+def backbone(ldm, sizes, tmp_path_factory):
+    """A random tiny model in a folder, as a backbone with gradients."""
+    from latent_critic.core.hosts.diffusers.backbone import DiffusersBackbone
+    from latent_critic.core.hosts.diffusers.loading import load_pipeline
+    from latent_critic.core.nets import critic_ldm
+
+    folder = tmp_path_factory.mktemp("model")
+    networks = ldm.models.build(sizes, seed=0)
+    record = {"autoencoder": {"steps": 0}, "denoiser": {"steps": 0}}
+    ldm.bundle.write_bundle(networks, folder, critic_ldm.read_merges(critic_ldm.SHIPPED), record)
+    backbone = DiffusersBackbone(load_pipeline(str(folder)))
+    backbone.folder = folder
+    return backbone
+
+
+@pytest.fixture(scope="module")
+def rated(tmp_path_factory):
+    """40 pictures of two sizes whose rating is their contrast; groups of two."""
+    folder = tmp_path_factory.mktemp("rated")
+    draw = np.random.default_rng(0)
+    images = []
+    for place in range(40):
+        contrast = draw.uniform(0.05, 1.0)
+        field = draw.uniform(-1, 1, (8, 8 if place % 4 else 12, 3)) * contrast
+        picture = Image.fromarray(((field * 0.5 + 0.5) * 255).astype(np.uint8))
+        picture.resize((field.shape[1] * 8, 64), Image.Resampling.BICUBIC).save(folder / f"{place}.png")
+        images.append(RatedImage(folder / f"{place}.png", 100.0 * contrast, str(place // 2), "all"))
+    return RatedSet("contrasts", tuple(images))
+
+
+@pytest.fixture
+def request_for(dp, rated, tmp_path):
+    def make(name="run", adapters=NONE, **changes):
+        given = {
+            "data": rated, "out": tmp_path / f"{name}.safetensors", "run": tmp_path / name, "content": False,
+            "settings": dp.dp_iqa_settings_of.DpSettings(side=64), "sizes": {**SIZES, **adapters}, "batch": 4,
+            "steps": 4, "validate_every": 2, "validate_on": 8, "share": 0.3, "average": 0.5, "rows": 2,
+        }  # fmt: skip
+        return dp.dp_iqa_request.DpRequest(**{**given, **changes})
+
+    return make
+
+
+@pytest.mark.parametrize("adapters", [NONE, BOTH], ids=["cached", "adapters"])
+def test_a_head_is_written_and_scores_as_it_was_measured(dp, backbone, request_for, adapters):
+    """What training validates is the scorer's own score of the file it wrote."""
+    from latent_critic.core.benchmark.agreement import agreement
+    from latent_critic.core.images import load_image
+
+    request = request_for(adapters=adapters)
+    result = dp.dp_iqa.train_dp_iqa(request, backbone)
+    assert result.step == 4
+    head = dp.dp_iqa_file_of.load_dp_iqa(request.out)
+    assert head.meta.training_set == "contrasts"
+    assert head.meta.calibrated_on == "your ratings"
+    scorer = dp.scorer.DpIqa(backbone, head)
+    held = dp.dp_iqa_data.split(request).held[:8]
+    scores = scorer.score([load_image(image.path) for image in held]).values()
+    found = agreement(scores, [image.mos for image in held])
+    # Cached features are kept in half precision.
+    assert found.rmse == pytest.approx(head.meta.validation["rmse"], abs=0.1)
+    assert found.plcc == pytest.approx(head.meta.validation["plcc"], abs=0.05)
+
+
+def test_the_pictures_ratings_are_learned(dp, backbone, request_for):
+    """A random model's features tell 28 pictures apart: the loss on them falls to a fraction of their variance."""
+    losses = []
+
+    def watch(what, done, total, figures):
+        if what == "training":
+            losses.append(figures["loss"])
+
+    request = request_for(steps=200, rate=1e-2, batch=14, validate_every=200, flip=False)
+    dp.dp_iqa.train_dp_iqa(request, backbone, watch)
+    assert sum(losses[-10:]) / 10 < 0.3 * sum(losses[:5]) / 5
+
+
+@pytest.mark.parametrize("adapters", [NONE, BOTH], ids=["cached", "adapters"])
+def test_a_resumed_run_equals_an_uninterrupted_one(dp, backbone, request_for, adapters):
+    changes = {"adapters": adapters, "drop": 0.3}
+    full = dp.dp_iqa.train_dp_iqa(request_for("whole", **changes), backbone)
+
+    class Stop(Exception):
+        pass
+
+    def stop_at_three(what, done, total, figures):
+        if what == "training" and done == 3:
+            raise Stop
+
+    request = request_for("pieces", **changes)
+    with pytest.raises(Stop):
+        dp.dp_iqa.train_dp_iqa(request, backbone, stop_at_three)
+    pieces = dp.dp_iqa.train_dp_iqa(request, backbone)
+    a, b = (load_file(path) for path in (request_for("whole").out, request.out))
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    assert full.validation == pieces.validation
+    lines = (request.run / "log.jsonl").read_text().splitlines()
+    assert len(lines) == len(set(lines)) == 2
+
+
+def test_minutes_stop_a_run_that_then_goes_on(dp, backbone, request_for):
+    request = request_for()
+    assert dp.dp_iqa.train_dp_iqa(replace(request, minutes=0.0), backbone).head is None
+    assert not request.out.exists()
+    assert dp.dp_iqa.train_dp_iqa(request, backbone).head is not None
+
+
+def test_another_request_does_not_go_on(dp, backbone, request_for):
+    dp.dp_iqa.train_dp_iqa(request_for(), backbone)
+    with pytest.raises(BadInput, match="same request"):
+        dp.dp_iqa.train_dp_iqa(request_for(rate=1e-4), backbone)
+
+
+def gradients(dp, backbone, request, head, pictures=3, **changes):
+    module = dp.dp_iqa_forward.Forward
+    sequence = dp.dp_iqa_text_of.text_sequence(backbone, "end")
+    head.nets.requires_grad_(True)
+    forward = module(backbone, head, sequence, **changes)
+    drawn = [dp.dp_iqa_data.Drawn(image, False) for image in request.data.images[:pictures]]
+    forward.scores(drawn).square().sum().backward()
+    found = {name: p.grad.clone() for name, p in head.nets.named_parameters() if p.grad is not None}
+    head.nets.zero_grad()
+    return found
+
+
+@pytest.fixture
+def moved(dp, backbone, request_for):
+    """A head whose adapters are not at their beginning."""
+    request = request_for(adapters=BOTH)
+    shape = dp.dp_iqa_head_of.fitting_shape(backbone.family, 32, **{**SIZES, **BOTH}, side=64)
+    head = dp.dp_iqa_head_of.untrained(backbone, shape, request.settings)
+    with torch.no_grad():
+        head.nets.text_adapter.gamma.fill_(0.5)
+        for layer in head.nets.img_adapter.out:
+            layer.weight.normal_(std=0.1, generator=torch.Generator().manual_seed(0))
+    return request, head
+
+
+def test_gradients_reach_both_adapters_and_checkpointing_changes_none(dp, backbone, moved):
+    request, head = moved
+    plain = gradients(dp, backbone, request, head)
+    again = gradients(dp, backbone, request, head, again=True, rows=1)
+    assert set(plain) == {name for name, _ in head.nets.named_parameters()}
+    assert all(plain[name].abs().sum() > 0 for name in ("text_adapter.fc.0.weight", "img_adapter.conv_in.weight"))
+    for name, gradient in plain.items():
+        assert torch.allclose(gradient, again[name], atol=1e-4 * float(gradient.abs().max()) + 1e-7), name
+
+
+def test_checkpointing_keeps_nothing_of_a_forward(dp, backbone, moved):
+    """Counted: what autograd saves between forward and backward."""
+    request, head = moved
+    saved = []
+
+    def measured(**changes):
+        saved.clear()
+        with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t.numel()) or t, lambda t: t):
+            module = dp.dp_iqa_forward.Forward
+            head.nets.requires_grad_(True)
+            forward = module(backbone, head, dp.dp_iqa_text_of.text_sequence(backbone, "end"), **changes)
+            drawn = [dp.dp_iqa_data.Drawn(image, False) for image in request.data.images[:2]]
+            forward.scores(drawn)
+        return sum(saved)
+
+    assert measured(again=True) < 0.2 * measured()
+
+
+def test_a_cached_decoder_can_be_given_adapters(dp, backbone, request_for, tmp_path):
+    """First the decoder on cached features, then adapters alone, which begin where it stopped."""
+    first = request_for("first")
+    before = dp.dp_iqa.train_dp_iqa(first, backbone).validation
+    second = request_for("second", adapters=BOTH, start=first.out, freeze_decoder=True, steps=2, rate=1e-12)
+    dp.dp_iqa.train_dp_iqa(second, backbone)
+    a, b = load_file(first.out), load_file(second.out)
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    assert {name.split(".")[0] for name in set(b) - set(a)} == {"text_adapter", "img_adapter"}
+    found = dp.dp_iqa_file_of.load_dp_iqa(second.out).meta.validation
+    assert found["rmse"] == pytest.approx(before["rmse"], abs=0.2)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_mixed_precision_trains(dp, backbone, request_for, precision):
+    result = dp.dp_iqa.train_dp_iqa(request_for(adapters=BOTH, precision=precision, steps=2), backbone)
+    assert result.head is not None
+
+
+def test_margin_ranking_counts(dp, backbone, request_for):
+    a = dp.dp_iqa.train_dp_iqa(request_for("mse"), backbone).head
+    b = dp.dp_iqa.train_dp_iqa(request_for("rank", losses=LossWeights(1.0, 0.5)), backbone).head
+    assert a.digest() != b.digest()
+
+
+def test_two_processes_give_the_step_of_one(dp, backbone, request_for, moved):
+    """Each takes every other picture; the mean of their gradients is what one process has."""
+    request, _ = moved
+    drawn = dp.dp_iqa_data.draw(dp.dp_iqa_data.split(request), request, 0)
+    assert len({one.image.path for one in drawn}) == 4
+    halves = [drawn[rank::2] for rank in (0, 1)]
+    assert sorted(str(d.image.path) for half in halves for d in half) == sorted(str(d.image.path) for d in drawn)
+
+
+def test_split_keeps_groups_and_likes_together(dp, request_for):
+    part = dp.dp_iqa_data.split(request_for(content=True))
+    train, held = ({image.group for image in side} for side in (part.train, part.held))
+    assert not train & held
+    assert dp.dp_iqa_data.split(request_for(content=True)) == part
+
+
+def test_a_pass_shows_each_picture_once(dp, request_for):
+    request = request_for()
+    part = dp.dp_iqa_data.split(request)
+    steps = len(part.train) // 4
+    seen = [one.image.path for step in range(steps) for one in dp.dp_iqa_data.draw(part, request, step)]
+    assert len(seen) == len(set(seen)) == 4 * steps
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"batch": 1}, {"steps": 0}, {"precision": "fp8"}, {"average": 1.0}, {"limit": 2}, {"rate": float("nan")}],
+)
+def test_bad_requests(request_for, wrong):
+    with pytest.raises(BadInput, match="Expected"):
+        request_for(**wrong)
+
+
+def test_nothing_to_train_and_a_damaged_start(dp, backbone, request_for, tmp_path):
+    first = request_for("first")
+    dp.dp_iqa.train_dp_iqa(first, backbone)
+    with pytest.raises(BadInput, match="something to train"):
+        dp.dp_iqa.train_dp_iqa(request_for("none", start=first.out, freeze_decoder=True), backbone)
+    torn = tmp_path / "torn.safetensors"
+    torn.write_bytes(first.out.read_bytes()[:50])
+    with pytest.raises(UnreadableFile, match="DP-IQA head"):
+        dp.dp_iqa.train_dp_iqa(request_for("torn", start=torn), backbone)
+
+
+def test_the_command_trains(dp, backbone, rated, tmp_path, capsys):
+    from latent_critic.core.cli.main import main
+
+    table = tmp_path / "ratings.csv"
+    table.write_text("path,score\n" + "".join(f"{image.path},{image.mos}\n" for image in rated.images))
+    out = tmp_path / "cli.safetensors"
+    arguments = f"train dp-iqa --data csv={table}:0:100 --model {backbone.folder} --out {out} --run {tmp_path / 'run'}"
+    sizes = "--width 8 --kernel 1 --squeeze 4 --thin 4 --cells 4 --hidden 8 --text-hidden 0 --image-width 0 --side 64"
+    assert main(f"{arguments} {sizes} --steps 2 --batch 4 --share 0.3 --by-group --rank-weight 0.5".split()) == 0
+    assert "wrote" in capsys.readouterr().err
+    assert dp.dp_iqa_file_of.is_dp_iqa(out)
