@@ -11,6 +11,7 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -39,6 +40,7 @@ class RecordRequest:
         size: Side of the pictures in pixels.
         guidance: Classifier-free guidance; 1 halves the cost.
         seed: The first seed; also draws the prompts.
+        ahead: Denoiser calls of the short run to the end that a look takes; 0 looks at the predicted clean picture.
         precision: ``bf16`` runs the model (not the judge) under autocast, ``fp32`` does not.
     """
 
@@ -50,11 +52,14 @@ class RecordRequest:
     guidance: float = 3.0
     seed: int = 0
     precision: Literal["fp32", "bf16"] = "fp32"
+    ahead: int = 0
 
     def __post_init__(self) -> None:
         if self.groups < 2 or self.candidates < 4 or self.steps < 2:
             got = f"{self.groups} groups, {self.candidates} candidates, {self.steps} steps"
             raise BadInput("at least 2 groups, 4 candidates and 2 steps", got, "Raise them.")
+        if self.ahead < 0:
+            raise BadInput("at least 0 steps of a short run", str(self.ahead), "0 looks at the predicted picture.")
         inside = all(1 <= look < self.steps for look in self.looks)
         if not self.looks or not inside or sorted(set(self.looks)) != list(self.looks):
             raise BadInput(f"rising looks from 1 to {self.steps - 1}", str(list(self.looks)), "Name steps in order.")
@@ -105,16 +110,20 @@ def embedded_sampler(request: RecordRequest, model: Path | None, device: str) ->
     autocast = torch.autocast(torch.device(device).type, torch.bfloat16, enabled=request.precision == "bf16")
 
     def sample(prompt: str, seeds: Sequence[int]) -> Iterator[Tensor]:
-        asked = {*request.looks, request.steps + 1}
         passing = predicted_clean(
-            pipeline, prompt, seeds, size=request.size, steps=request.steps, guidance=request.guidance
+            pipeline,
+            prompt,
+            seeds,
+            size=request.size,
+            steps=request.steps,
+            guidance=request.guidance,
+            ahead=request.ahead,
+            looks=request.looks,
         )
-        for step in range(1, request.steps + 2):
+        for _ in range(len(request.looks) + 1):
             with autocast:  # not around the yield: the judge's precision is its own
-                latents = next(passing)
-                images = to_images(pipeline, latents) if step in asked else None
-            if images is not None:
-                yield images
+                images = to_images(pipeline, next(passing))
+            yield images
 
     return sample
 
@@ -128,11 +137,18 @@ def model_digest(model: Path | None) -> str:
         raise UnreadableFile("a model folder of the embedded model's form", str(folder), "Check --model.") from error
 
 
-def record_group(request: RecordRequest, sample: Sampler, scorer: Scorer, number: int) -> Group:
-    """Sample and score one group to the end."""
-    prompt = request.prompt(number)
-    rows = [tuple(scorer.score(images).values()) for images in sample(prompt, request.seeds(number))]
-    return Group(number, prompt, tuple(rows[:-1]), rows[-1])
+def record_group(
+    request: RecordRequest,
+    sample: Sampler,
+    scorer: Scorer,
+    number: int,
+    finals: tuple[float | None, ...] | None = None,
+) -> Group:
+    """Sample and score one group: to the end, or to the last look where the finished pictures' scores are known."""
+    prompt, looks = request.prompt(number), len(request.looks)
+    passing = islice(sample(prompt, request.seeds(number)), looks if finals else looks + 1)
+    rows = [tuple(scorer.score(images).values()) for images in passing]
+    return Group(number, prompt, tuple(rows[:looks]), finals or rows[-1])
 
 
 class Recording:
@@ -158,6 +174,20 @@ class Recording:
         else:
             self._append(self._heading)
 
+    def finals_of(self, paths: Sequence[Path]) -> dict[int, tuple[float | None, ...]]:
+        """The finished pictures' scores of other recordings, which may have looked otherwise.
+
+        Raises:
+            BadInput: one of another model, scorer, or way of sampling.
+        """
+        found: dict[int, tuple[float | None, ...]] = {}
+        for path in paths:
+            heading, groups = read_recording(path)
+            if _sampling_of(heading) != _sampling_of(self._heading):
+                raise BadInput(f"finished pictures as {self.path} samples them", f"others in {path}", "Leave it out.")
+            found |= {number: group.finals for number, group in groups.items()}
+        return found
+
     def add(self, group: Group) -> None:
         """Append a group and flush it to the disk."""
         self._append(asdict(group))
@@ -176,6 +206,12 @@ class Recording:
                 os.fsync(file.fileno())
         except OSError as error:
             raise unwritable(self.path, error) from error
+
+
+def _sampling_of(heading: dict[str, Any]) -> dict[str, Any]:
+    """All that decides what the finished pictures score."""
+    request = {name: value for name, value in heading["request"].items() if name not in ("looks", "ahead")}
+    return {**heading, "request": request}
 
 
 def read_recording(path: Path) -> tuple[dict[str, Any], dict[int, Group]]:

@@ -6,7 +6,7 @@ The schedule is chosen on one half of the groups and reported on the other. A pr
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations, pairwise
 from math import comb
 from typing import Any
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from scipy.stats import binomtest, spearmanr
 
 from ..errors import BadInput
+from ..hosts.short_run import leaps
 from ..selection.halving import Halving
 from .halving_record import Group
 
@@ -35,18 +36,26 @@ class Schedule:
         looks: After which steps.
         kept: How many candidates go on after each.
         steps: Sampling steps.
+        ahead: Denoiser calls at most of the short run that a look takes.
     """
 
     looks: tuple[int, ...]
     kept: tuple[int, ...]
     steps: int
+    ahead: int = 0
+
+    @property
+    def extra(self) -> tuple[float, ...]:
+        """What the short run of each look costs a candidate, as a share of its whole way."""
+        return tuple(len(leaps(look, self.steps, self.ahead)) / self.steps for look in self.looks)
 
     def cost(self, candidates: int) -> float:
-        """Share of the denoiser calls of finishing everybody."""
+        """Share of the denoiser calls of finishing everybody, short runs counted."""
         live = (candidates, *self.kept)
         marks = (0, *self.looks, self.steps)
         spent = sum(count * (high - low) for count, (low, high) in zip(live, pairwise(marks), strict=True))
-        return spent / (candidates * self.steps)
+        tried = sum(count * share for count, share in zip(live, self.extra, strict=False))
+        return (spent / self.steps + tried) / candidates
 
     def policy(self, candidates: int) -> Halving:
         """The same as the node's shares."""
@@ -64,6 +73,7 @@ class Table:
         looks: Steps of the looks.
         steps: Sampling steps.
         prompts: One per group.
+        ahead: Denoiser calls at most of the short run that a look took.
     """
 
     previews: NDArray[np.float64]
@@ -71,6 +81,7 @@ class Table:
     looks: tuple[int, ...]
     steps: int
     prompts: tuple[str, ...]
+    ahead: int = 0
 
     @classmethod
     def of(cls, heading: dict[str, Any], groups: dict[int, Group]) -> Table:
@@ -90,6 +101,7 @@ class Table:
             looks=tuple(request["looks"]),
             steps=request["steps"],
             prompts=tuple(row.prompt for row in rows),
+            ahead=request.get("ahead", 0),
         )
 
     def half(self, first: bool, seed: int) -> Table:
@@ -103,7 +115,7 @@ class Table:
                 chosen.add(name)
         rows = [place for place, name in enumerate(self.prompts) if (name in chosen) == first]
         prompts = tuple(self.prompts[row] for row in rows)
-        return Table(self.previews[rows], self.finals[rows], self.looks, self.steps, prompts)
+        return replace(self, previews=self.previews[rows], finals=self.finals[rows], prompts=prompts)
 
 
 def schedules(table: Table) -> Iterator[Schedule]:
@@ -113,7 +125,7 @@ def schedules(table: Table) -> Iterator[Schedule]:
     for number in range(1, _MOST_LOOKS + 1):
         for looks in combinations(table.looks, number):
             for counts in combinations(reversed(kept), number):
-                yield Schedule(looks, counts, table.steps)
+                yield Schedule(looks, counts, table.steps, table.ahead)
 
 
 def winners(table: Table, schedule: Schedule) -> NDArray[np.intp]:
@@ -171,6 +183,7 @@ def study(table: Table, *, seed: int = 0, budgets: Sequence[float] = BUDGETS) ->
     return {
         "candidates": candidates,
         "steps": table.steps,
+        "ahead": table.ahead,
         "groups": len(table.prompts),
         "prompts": len(set(table.prompts)),
         "chosen": chosen,

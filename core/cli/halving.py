@@ -29,11 +29,21 @@ def add(subparsers: Subparsers) -> None:
         metavar="FILE",
         help="JSON lines: the first is made or continued, others read",
     )
+    parser.add_argument(
+        "--finals",
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="recordings with other looks: their ends are not sampled again",
+    )
     parser.add_argument("--part", default="1/1", metavar="K/N", help="record every N-th group only, from the K-th on")
     parser.add_argument("--groups", type=int, default=200, metavar="N", help="prompts, each with seeds of its own")
     parser.add_argument("--candidates", type=int, default=16, metavar="N", help="seeds per prompt (default: 16)")
     parser.add_argument("--steps", type=int, default=10, metavar="N", help="sampling steps (default: 10)")
     parser.add_argument("--looks", default="0.2,0.3,0.4,0.6", help="fractions of the steps, apart by commas")
+    parser.add_argument(
+        "--ahead", type=int, default=0, metavar="N", help="a look tries the rest in so many more steps (default: 0)"
+    )
     parser.add_argument("--size", type=int, default=128, metavar="PIXELS", help="side of the pictures (default: 128)")
     parser.add_argument("--guidance", type=float, default=3.0, help="1 computes no unconditioned half (default: 3)")
     parser.add_argument("--seed", type=int, default=0, help="the first seed; also draws prompts and halves")
@@ -80,6 +90,7 @@ def _request(arguments: argparse.Namespace) -> RecordRequest:
         guidance=arguments.guidance,
         seed=arguments.seed,
         precision=arguments.precision,
+        ahead=arguments.ahead,
     )
 
 
@@ -107,9 +118,10 @@ def _record(request: RecordRequest, arguments: argparse.Namespace) -> None:
     missing = [number for number in range(part - 1, request.groups, parts) if number not in known]
     if not missing:
         return
+    finals = recording.finals_of([Path(name) for name in arguments.finals])
     sample = embedded_sampler(request, model, arguments.device)
     for number in tqdm(missing, unit="group", file=sys.stderr, disable=None, leave=False):
-        recording.add(record_group(request, sample, judge, number))
+        recording.add(record_group(request, sample, judge, number, finals.get(number)))
 
 
 def _part(text: str) -> tuple[int, int]:

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Generic, TypeVar
 
 from ..errors import BadInput
 from ..records import Score, ScoreBatch
 from .abort import EarlyAbort, Place
-from .halving import Halving
+from .halving import Halving, spent
 from .race import Candidate, Race, RacePolicy
 from .reroll import HasScores
 
@@ -60,17 +59,16 @@ class Halved(Generic[T]):
         """The seed of the best image."""
         return None if self.score is None else self.score.seed
 
-    def cost(self, at: Sequence[float]) -> float:
+    def cost(self, at: Sequence[float], extra: Sequence[float] = ()) -> float:
         """Share of the full cost that was spent, when the looks were at these fractions of the way.
+
+        ``extra``: what each preview itself costs, as a share of the whole way, where it is more than what the
+        candidate has computed anyway.
 
         Raises:
             BadInput: not one fraction per look, or fractions that do not rise between 0 and 1.
         """
-        marks = [0.0, *at, 1.0]
-        if len(at) != len(self.looks) or any(low >= high for low, high in pairwise(marks)):
-            raise BadInput(f"{len(self.looks)} rising fractions between 0 and 1", str(list(at)), "One per look.")
-        live = [*(len(look.seeds) for look in self.looks), len(self.finished)]
-        return sum(n * (high - low) for n, (low, high) in zip(live, pairwise(marks), strict=True)) / live[0]
+        return spent([*(len(look.seeds) for look in self.looks), len(self.finished)], at, extra)
 
 
 def halve(

@@ -1,5 +1,8 @@
 """Fixtures of the host tests: backbones of tiny models, as the installed package sees them."""
 
+import runpy
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -37,3 +40,36 @@ def weights_of(comfyui):
         return {name: value.contiguous().reshape(-1).view(torch.uint8).clone() for name, value in state.items()}
 
     return copy
+
+
+@pytest.fixture
+def racing(comfyui, monkeypatch):
+    """Best Of N's rooms in the host and the helpers of racing.py, under one name."""
+    monkeypatch.setattr("comfy.utils.PROGRESS_BAR_ENABLED", False)
+    helpers = runpy.run_path(str(Path(__file__).with_name("racing.py")))
+    return helpers["bench"](comfyui)
+
+
+@pytest.fixture
+def words(tiny_clip):
+    """Conditioning of a text for a family."""
+
+    def encode(text, family="sd15"):
+        clip = tiny_clip(family)
+        return clip.encode_from_tokens_scheduled(clip.tokenize(text))
+
+    return encode
+
+
+@pytest.fixture
+def counted(tiny_model):
+    """A MODEL and the rows that its network really computes, counted by a hook inside it."""
+
+    def make(family="sd15", seed=0):
+        model, rows = tiny_model(family, seed), []
+        model.model.diffusion_model.register_forward_pre_hook(
+            lambda module, args, named: rows.append(len(args[0])), with_kwargs=True
+        )
+        return model, rows
+
+    return make

@@ -1,7 +1,6 @@
 """Many seeds with guidance nodes: the winner is what its seed makes alone, whatever hangs on the model."""
 
 import importlib
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -31,24 +30,6 @@ NODES = {
 TOGETHER = {"RescaleCFG", "PerturbedAttentionGuidance", "APG", "CFGZeroStar", "CFGNorm", "FreeU", "FreeU_V2"}
 
 
-@pytest.fixture
-def host(comfyui, monkeypatch):
-    monkeypatch.setattr("comfy.utils.PROGRESS_BAR_ENABLED", False)
-    rooms = [
-        importlib.import_module(f"latent_critic.core.hosts.comfyui.{name}") for name in ("best_of", "sampling_task")
-    ]
-    return SimpleNamespace(**{name: value for room in rooms for name, value in vars(room).items()})
-
-
-@pytest.fixture
-def words(tiny_clip):
-    def encode(text):
-        clip = tiny_clip("sd15")
-        return clip.encode_from_tokens_scheduled(clip.tokenize(text))
-
-    return encode
-
-
 def made(module, node, *args):
     """What a core node gives for these inputs, in ComfyUI's older and newer way of writing nodes."""
     kind = getattr(importlib.import_module(f"comfy_extras.{module}"), node)
@@ -56,26 +37,17 @@ def made(module, node, *args):
     return getattr(found, "result", found)[0]
 
 
-def cfg_guider(model, yes, no):
-    from comfy.samplers import CFGGuider
-
-    guider = CFGGuider(model)
-    guider.set_conds(yes, no)
-    guider.set_cfg(3.0)
-    return guider
-
-
 def start(rows=1):
     return {"samples": torch.zeros(rows, 4, 16, 16)}
 
 
-def race(host, guider, at_once, rows=1):
+def race(racing, guider, at_once, rows=1, ahead=0):
     from comfy.samplers import sampler_object
 
-    task = host.custom_task(guider, sampler_object("euler"), torch.tensor(SIGMAS), start(rows), SEEDS, at_once)
+    task = racing.custom_task(guider, sampler_object("euler"), torch.tensor(SIGMAS), start(rows), SEEDS, at_once)
     marks = () if task.why_alone else ((1, 0.75),)
     with torch.inference_mode():
-        return host.sample(task, marks, lambda moment, live: live[1:], lambda *_: None)
+        return racing.sample(task, marks, lambda moment, live: live[1:], racing.nothing, ahead)
 
 
 def lone(guider, seed, rows=1):
@@ -88,32 +60,33 @@ def lone(guider, seed, rows=1):
         return guider.sample(noise, latent, sampler_object("euler"), torch.tensor(SIGMAS), seed=seed)
 
 
-def holds(host, guider, together):
+def holds(racing, guider, together):
     """Three of four, or each by itself: within a thousandth, and to the bit where a lone run's batches are computed."""
     alone = lone(guider, SEEDS[-1])
-    out = race(host, guider, 0)
+    out = race(racing, guider, 0)
     assert bool(out.alone) != together, out.alone
     assert out.live == ((1, 2, 3) if together else (0, 1, 2, 3))
     far = float((out.latents[3:] - alone).abs().max())
     assert far <= (1e-3 * float(alone.std()) if together else 0.0)
     if together:
-        assert torch.equal(race(host, guider, 1).latents[3:], alone)
+        assert torch.equal(race(racing, guider, 1).latents[3:], alone)
+        assert torch.equal(race(racing, guider, 1, ahead=1).latents[3:], alone)  # a short run leaves no trace
     return out
 
 
 @pytest.mark.parametrize("node", NODES)
-def test_a_guidance_node_changes_no_winner(host, words, tiny_model, node):
+def test_a_guidance_node_changes_no_winner(racing, words, tiny_model, node):
     module, widgets = NODES[node]
     plain, (yes, no) = tiny_model("sd15", 0), (words("a cat"), words(""))
-    guider = cfg_guider(made(module, node, plain, *widgets), yes, no)
-    out = holds(host, guider, node in TOGETHER)
+    guider = racing.guided(made(module, node, plain, *widgets), yes, no)
+    out = holds(racing, guider, node in TOGETHER)
     if node not in TOGETHER:
         assert f"{node} was not measured" in out.alone
 
 
-def test_perp_neg(host, words, tiny_model):
+def test_perp_neg(racing, words, tiny_model):
     model = made("nodes_perpneg", "PerpNeg", tiny_model("sd15", 0), words(""), 1.0)
-    assert "PerpNeg" in holds(host, cfg_guider(model, words("a cat"), words("dark")), together=False).alone
+    assert "PerpNeg" in holds(racing, racing.guided(model, words("a cat"), words("dark")), together=False).alone
 
 
 @pytest.mark.parametrize(
@@ -123,29 +96,29 @@ def test_perp_neg(host, words, tiny_model):
         ("nodes_custom_sampler", "DualCFGGuider", (3.0, 2.0), True),
     ],
 )
-def test_guiders_with_three_conditions(host, words, tiny_model, module, node, numbers, together):
+def test_guiders_with_three_conditions(racing, words, tiny_model, module, node, numbers, together):
     three = (words("a cat"), words("dark"), words(""))
     extra = ("regular",) if node == "DualCFGGuider" else ()
-    holds(host, made(module, node, tiny_model("sd15", 0), *three, *numbers, *extra), together)
+    holds(racing, made(module, node, tiny_model("sd15", 0), *three, *numbers, *extra), together)
 
 
-def test_a_batch_of_a_seed_stays_together(host, words, tiny_model):
+def test_a_batch_of_a_seed_stays_together(racing, words, tiny_model):
     """Where rows of one seed act on one another, they are computed together, however few are wanted at once."""
     model = made("nodes_sag", "SelfAttentionGuidance", tiny_model("sd15", 0), 0.5, 2.0)
-    guider = cfg_guider(model, words("a cat"), words(""))
-    out = race(host, guider, 1, rows=2)
+    guider = racing.guided(model, words("a cat"), words(""))
+    out = race(racing, guider, 1, rows=2)
     assert torch.equal(out.latents[6:], lone(guider, SEEDS[-1], rows=2))
 
 
-def test_what_hangs_elsewhere_is_found(host, words, tiny_model):
+def test_what_hangs_elsewhere_is_found(racing, words, tiny_model):
     def somebodys(*args, **named):
         raise AssertionError("only looked at")
 
     def reason(change):
         model = tiny_model("sd15", 0).clone()
         change(model)
-        return host.custom_task(
-            cfg_guider(model, words("a"), words("")), None, torch.tensor(SIGMAS), start(), SEEDS
+        return racing.custom_task(
+            racing.guided(model, words("a"), words("")), None, torch.tensor(SIGMAS), start(), SEEDS
         ).guider
 
     unmeasured = importlib.import_module("latent_critic.core.hosts.comfyui.coupling_patches").unmeasured
@@ -160,11 +133,11 @@ def test_what_hangs_elsewhere_is_found(host, words, tiny_model):
     assert unmeasured(reason(lambda model: None)) == ""
 
 
-def test_our_own_patches_do_not_count(comfyui, words, tiny_model):
+def test_our_own_patches_do_not_count(racing, words, tiny_model):
     probe = importlib.import_module("latent_critic.core.hosts.comfyui.probe")
     counting = importlib.import_module("latent_critic.core.hosts.comfyui.counting")
     unmeasured = importlib.import_module("latent_critic.core.hosts.comfyui.coupling_patches").unmeasured
     model, _ = probe.probe_model(tiny_model("sd15", 0), (400,))
     model, _ = counting.count_calls(model)
     assert model.wrappers
-    assert unmeasured(cfg_guider(model, words("a"), words(""))) == ""
+    assert unmeasured(racing.guided(model, words("a"), words(""))) == ""

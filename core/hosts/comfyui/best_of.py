@@ -21,6 +21,7 @@ import comfy.utils
 import torch
 
 from ...errors import BadInput
+from .ahead import ShortRun, why_none
 from .row_noise import noise_of_each_seed, starting_noise
 from .rows import LiveRows
 from .sampling_task import Task, masks, rows_at_once
@@ -34,7 +35,7 @@ class Moment:
         step: Steps of the schedule that have begun, 1 and up.
         sigma: Noise level of the latest question.
         share: Product of the shares of the marks that fall on this moment.
-        clean: Rows → their predicted clean latents, in the VAE's space.
+        clean: Rows → their predicted clean latents, or those at the end of a short run, in the VAE's space.
     """
 
     step: int
@@ -57,7 +58,7 @@ class Sampled:
         latents: One LATENT of all rows; only those in ``live`` mean anything.
         noise: What each row's sampling began with.
         live: The rows that were finished.
-        asked, computed: Denoiser rows: of finishing everybody, and those that were computed.
+        asked, computed: Denoiser calls, one per row: of finishing everybody, and those that were made, short runs too.
         called_back: Whether the sampler showed its intermediate states.
         alone: Why every seed was sampled by itself; empty when they were sampled together.
     """
@@ -71,7 +72,7 @@ class Sampled:
     alone: str
 
 
-def sample(task: Task, marks: Sequence[tuple[int, float]], on_look: OnLook, on_step: OnStep) -> Sampled:
+def sample(task: Task, marks: Sequence[tuple[int, float]], on_look: OnLook, on_step: OnStep, ahead: int = 0) -> Sampled:
     """Sample every seed; at the marks drop the rows that ``on_look`` leaves out.
 
     Args:
@@ -80,6 +81,8 @@ def sample(task: Task, marks: Sequence[tuple[int, float]], on_look: OnLook, on_s
         on_look: Who goes on. What it raises ends the sampling. Where seeds are sampled alone it sees one at a time,
             and must drop all rows of a seed or none: the others would not be what they are beside them.
         on_step: Shows progress.
+        ahead: Denoiser calls of the short run to the end that each look takes, where ``ahead.why_none`` allows one; 0
+            looks at the predicted clean latents.
 
     Raises:
         BadInput: no seeds, the same seed twice, or a latent without rows.
@@ -89,7 +92,7 @@ def sample(task: Task, marks: Sequence[tuple[int, float]], on_look: OnLook, on_s
     if task.per_seed < 1:
         raise BadInput("a latent of one row or more", "an empty batch", "Check what is connected to latent_image.")
     if not (alone := task.why_alone):
-        return _Run(task, marks, on_look, on_step).sampled("")
+        return _Run(task, marks, on_look, on_step, 0 if why_none(task) else ahead).sampled("")
     parts = []
     for place, seed in enumerate(task.seeds):
         shifted = _shifted(on_look, place * task.per_seed)
@@ -101,10 +104,15 @@ def sample(task: Task, marks: Sequence[tuple[int, float]], on_look: OnLook, on_s
 class _Run:
     """One call of the sampler."""
 
-    def __init__(self, task: Task, marks: Sequence[tuple[int, float]], on_look: OnLook, on_step: OnStep) -> None:
+    def __init__(
+        self, task: Task, marks: Sequence[tuple[int, float]], on_look: OnLook, on_step: OnStep, ahead: int = 0
+    ) -> None:
         self._task, self._marks, self._on_look, self._on_step = task, list(marks), on_look, on_step
         self._rows = LiveRows(len(task.seeds) * task.per_seed, task.at_once or rows_at_once(task))
         self._guider = _copy_of(task.guider, self._rows)
+        self._short_run = ShortRun(task, ahead)
+        if ahead:
+            self._short_run.hang_on(self._guider.model_patcher)
         self._called_back = False
 
     def sampled(self, alone: str) -> Sampled:
@@ -136,9 +144,20 @@ class _Run:
         if not due or begun >= self._task.steps:  # after the last question there is nothing left to save
             return
         self._marks = self._marks[len(due) :]
-        moment = Moment(begun, rows.sigma, math.prod(due), lambda where: self._clean(x0, where))
+        sigma = rows.sigma
         with torch.random.fork_rng([x0.device] if x0.device.type == "cuda" else []):
+            x0 = self._ended(x0, begun)
+            moment = Moment(begun, sigma, math.prod(due), lambda where: self._clean(x0, where))
             rows.live = sorted(self._with_model_as_it_was(lambda: self._on_look(moment, list(rows.live))))
+
+    def _ended(self, x0: torch.Tensor, begun: int) -> torch.Tensor:
+        """The short run's end; its calls count as made, not as those of finishing everybody."""
+        rows = self._rows
+        asked, sigma = rows.asked, rows.sigma
+        try:
+            return self._short_run.clean(self._guider, x0, begun)
+        finally:
+            rows.asked, rows.sigma = asked, sigma
 
     def _clean(self, x0: torch.Tensor, where: Sequence[int]) -> torch.Tensor:
         picked = self._guider.model_patcher.model.process_latent_out(x0[list(where)].to(torch.float32))

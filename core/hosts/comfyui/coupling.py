@@ -59,7 +59,7 @@ def _because_of_model(guider: Any) -> str:
 
 
 def _because_of_conditions(guider: Any, latent: dict[str, Any]) -> str:
-    for condition in _conditions(guider):
+    for condition in conditions(guider):
         if "unclip_conditioning" in condition or condition.get("noise_augmentation") or "seed" in condition:
             return "the model draws noise on its conditions from the seed"
         if any(_several(value) for value in condition.values()):
@@ -75,7 +75,8 @@ def _because_of_conditions(guider: Any, latent: dict[str, Any]) -> str:
     return ""
 
 
-def _conditions(guider: Any) -> Iterator[dict[str, Any]]:
+def conditions(guider: Any) -> Iterator[dict[str, Any]]:
+    """All conditions of a guider, whatever it calls them."""
     for conditions in guider.original_conds.values():
         yield from conditions
 

@@ -62,6 +62,15 @@ def test_the_cost_is_the_policys():
     for schedule in schedules(made(1.0)):
         looks = [step / 10 for step in schedule.looks]
         assert schedule.cost(8) == pytest.approx(schedule.policy(8).cost(8, looks))
+        tried = replace(schedule, ahead=2)
+        assert tried.cost(8) == pytest.approx(tried.policy(8).cost(8, looks, tried.extra))
+        assert tried.cost(8) > schedule.cost(8)
+
+
+def test_the_cost_of_short_runs_by_hand():
+    # 8 look after 1 of 10 steps and try 1 more, 4 go on to step 9, where one level is left to try, and 2 end.
+    schedule = Schedule((1, 9), (4, 2), 10, ahead=1)
+    assert schedule.cost(8) == pytest.approx((8 * 2 + 4 * 8 + 4 * 1 + 2 * 1) / 80)
 
 
 def test_perfect_previews_cost_least_and_useless_ones_are_chance():
