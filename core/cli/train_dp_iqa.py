@@ -107,7 +107,7 @@ def run(arguments: argparse.Namespace) -> int:
     for part in (pipeline.unet, pipeline.vae):
         part.to(memory_format=torch.channels_last)  # a third less time on a CPU
     backbone = DiffusersBackbone(pipeline, most_rows=max(4, request.rows))
-    with progress(request.steps) as watch:
+    with progress(request.steps, world is None or world.main) as watch:
         result = train_dp_iqa(request, backbone, watch, world)
     told = result.validation
     figures = ", ".join(f"{name} {value:.3f}" for name, value in told.items() if isinstance(value, float))

@@ -64,7 +64,12 @@ class ResidualComfyBackbone(ComfyBackbone):
             raise BadInput("a CLIP", "none", "Connect one.")
         encoder = getattr(self._clip.cond_stage_model, "clip_l", None)
         projection = None if encoder is None else getattr(encoder.transformer, "text_projection", None)
-        if projection is None or self._family.text_layout != "clip_l" or _is_identity(projection.weight):
+        if (
+            encoder is None
+            or projection is None
+            or self._family.text_layout != "clip_l"
+            or _is_identity(projection.weight)
+        ):
             remedy = "Load OpenAI's whole CLIP ViT-L/14 with Load CLIP: Stable Diffusion checkpoints leave it out."
             raise MismatchedBackbone("a CLIP with its text projection", "one without", remedy)
         found = []
