@@ -42,13 +42,16 @@ def add(subparsers: Subparsers) -> None:
         "a folder of good pictures"
     )  # fmt: skip
     data.add_argument("--split", choices=SPLITS, help="official part (default: test where there is one, else all)")
+    data.add_argument(
+        "--limit", type=int, metavar="N", help="N pictures of the part, drawn by --seed; told in all forms"
+    )
     data.add_argument("--images", metavar="DIR", help="csv: what its paths are relative to (default: its folder)")
     data.add_argument(
         "--scale", nargs=2, type=float, default=(0.0, 100.0), metavar=("WORST", "BEST"), help="csv: ends of the ratings"
     )
     _add_scorers(parser)
     parser.add_argument("--resamples", type=int, default=1000, metavar="N", help="bootstrap samples (default: 1000)")
-    parser.add_argument("--seed", type=int, default=0, help="of the bootstrap")
+    parser.add_argument("--seed", type=int, default=0, help="of the bootstrap and of --limit")
     parser.add_argument("--log", default=_LOG, metavar="FILE", help=f"every run on a test part is logged ({_LOG})")
     parser.add_argument(
         "--resume",
@@ -183,6 +186,7 @@ def _measure(
 
     split = arguments.split or (data.reported if data else "all")
     part = data.part(split) if data else Rated(name, ())
+    part = part.sample(arguments.limit, arguments.seed) if data and arguments.limit is not None else part
     stores = JournalFolder(Path(arguments.resume), f"{part.name} {split}") if arguments.resume else None
     draws = (_DRAWS if arguments.all else 0) if arguments.draws is None else arguments.draws
     request = BenchmarkRequest(

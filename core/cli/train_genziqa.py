@@ -106,12 +106,16 @@ def run(arguments: argparse.Namespace) -> int:
     world = Accelerated() if arguments.accelerate else None
     device = arguments.device if world is None else str(world.device)
     backbone = DiffusersBackbone(load_pipeline(arguments.model, device), most_rows=4 * request.batch)
-    with _bar(request.steps) as watch:
+    telling = world is None or world.main
+    with _bar(request.steps, telling) as watch:
         result = train_genziqa(request, backbone, watch, world)
     told = result.validation
     figures = ", ".join(f"{name} {value:.3f}" for name, value in told.items() if isinstance(value, float))
     done = f"wrote {request.out}" if result.head else "saved; the same command goes on"
-    note(f"step {result.step}, {result.seconds_per_step:.2f} s a step; {done}; held back: {figures or 'not measured'}")
+    if telling:
+        processes = "" if world is None else f" in {world.size} processes"
+        note(f"step {result.step}{processes}, {result.seconds_per_step:.2f} s a step; {done}")
+        note(f"held back: {figures or 'not measured'}")
     return 0
 
 
@@ -180,10 +184,10 @@ def _is_number(text: str) -> bool:
 
 
 @contextmanager
-def _bar(steps: int) -> Iterator[Watch]:
+def _bar(steps: int, shown: bool) -> Iterator[Watch]:
     from tqdm import tqdm
 
-    with tqdm(total=steps, file=sys.stderr, disable=None, leave=False) as bar:
+    with tqdm(total=steps, file=sys.stderr, disable=None if shown else True, leave=False) as bar:
 
         def watch(what: str, done: int, total: int, figures: dict[str, float]) -> None:
             bar.set_description(what, refresh=False)

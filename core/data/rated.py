@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,6 +58,21 @@ class RatedSet:
             parts = ", ".join(sorted({image.split for image in self.images}))
             raise BadInput(f"a part of {self.name}: {parts}", repr(split), "Choose one of these, or all.")
         return RatedSet(self.name, found)
+
+    def sample(self, count: int, seed: int = 0) -> RatedSet:
+        """``count`` pictures drawn by the seed, in their order, under a name that says so; all where there are fewer.
+
+        Raises:
+            BadInput: fewer than three, of which nothing can be said.
+        """
+        total = len(self.images)
+        if count < 3:
+            raise BadInput("3 pictures or more", str(count), "Leave the limit out for all.")
+        if count >= total:
+            return self
+        drawn = sorted(random.Random(seed).sample(range(total), count))
+        name = f"{self.name} ({count:,} of {total:,}, seed {seed})"
+        return RatedSet(name, tuple(self.images[place] for place in drawn))
 
     @property
     def reported(self) -> Split:

@@ -83,6 +83,10 @@ class _Run:
         self.latents, self.encoded = Latents(backbone, request.settings), Latents(backbone, request.settings)
         if not sum(parameter.numel() for parameter in self.adaptation.parameters()):
             raise BadInput("a context or a LoRA to train", "neither", "Raise context or rank.")
+        least = min(request.batch, *(len(part.train) for part in self.parts))
+        if least < world.size:
+            expected = f"a batch of at least {world.size} pictures, one for each process"
+            raise BadInput(expected, str(least), "Raise the batch, or start fewer processes.")
         best = copy.deepcopy(self.adaptation).requires_grad_(False)
         self.state = states.begin({"adaptation": self.adaptation}, {"best": best}, 0, request.decay)
         self.file, self.log = request.run / "state.safetensors", request.run / "log.jsonl"
@@ -135,7 +139,7 @@ class _Run:
         request, began, first = self.request, time.monotonic(), self.state.step
         saved = began
         limit = math.inf if request.minutes is None else 60.0 * request.minutes
-        while self.state.step < request.steps and time.monotonic() - began < limit:
+        while self.state.step < request.steps and self._has_time(began, limit):
             figures = {"loss": self.one_step()}
             if self.state.step % request.validate_every == 0 and self.state.step < request.steps:
                 figures |= self.validate()
@@ -147,6 +151,9 @@ class _Run:
         seconds = (time.monotonic() - began) / max(1, self.state.step - first)
         self.save()
         return seconds
+
+    def _has_time(self, began: float, limit: float) -> bool:
+        return limit == math.inf or self.world.first(time.monotonic() - began < limit)
 
     def one_step(self) -> float:
         """Draw, forward, backward, clip, step; a step whose gradient is not finite is skipped."""

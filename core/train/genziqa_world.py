@@ -34,6 +34,10 @@ class World(Protocol):
         """Replace each gradient by its mean over all processes."""
         ...
 
+    def first(self, told: bool) -> bool:
+        """What the first process says, in all of them."""
+        ...
+
     def precision(self, name: str, device: torch.device) -> AbstractContextManager[Any]:
         """Forwards in this precision."""
         ...
@@ -46,6 +50,10 @@ class Alone:
 
     def mean_gradients(self, parameters: Sequence[Tensor]) -> None:
         """Nothing to do."""
+
+    def first(self, told: bool) -> bool:
+        """Its own."""
+        return told
 
     def precision(self, name: str, device: torch.device) -> AbstractContextManager[Any]:
         """Autocast to bf16, or nothing."""
@@ -81,3 +89,9 @@ class Accelerated(Alone):
             gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
             total: Any = self._accelerator.reduce(gradient.to(self.device), reduction="mean")
             parameter.grad = total.to(parameter.device)
+
+    def first(self, told: bool) -> bool:
+        """What the first process says, in all of them: by their own clocks they would stop at different steps."""
+        said = torch.tensor(float(told and self.main), device=self.device)
+        found: Any = self._accelerator.reduce(said, reduction="sum")
+        return bool(found > 0)

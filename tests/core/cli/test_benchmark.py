@@ -43,6 +43,21 @@ def test_json_is_the_contract_and_runs_are_logged(cli, rated, tmp_path):
     assert json.loads((tmp_path / "runs" / "benchmark.jsonl").read_text())["srcc"] == row["srcc"]
 
 
+def test_a_limited_part_says_so_wherever_it_is_told(cli, rated, tmp_path):
+    code, out, _ = cli("benchmark", *rated, "--json", "--limit", 5, "--seed", 3)
+    assert code == 0
+    (row,) = json.loads(out)
+    assert (row["data"], row["n"]) == ("ratings (5 of 8, seed 3)", 5)
+    assert json.loads((tmp_path / "runs" / "benchmark.jsonl").read_text())["data"] == row["data"]
+    _, again, _ = cli("benchmark", *rated, "--json", "--limit", 5, "--seed", 3)
+    assert json.loads(again)[0]["srcc"] == row["srcc"]
+    _, whole, _ = cli("benchmark", *rated, "--json", "--limit", 99)
+    assert json.loads(whole)[0]["data"] == "ratings"
+    code, _, err = cli("benchmark", *rated, "--limit", 2)
+    assert code == 2
+    assert "3 pictures or more" in err
+
+
 def test_every_form_has_the_same_figures(cli, rated, tmp_path):
     targets = {form: tmp_path / f"b.{form}" for form in ("json", "csv", "markdown")}
     code, out, _ = cli("benchmark", *rated, *(part for form, path in targets.items() for part in (f"--{form}", path)))

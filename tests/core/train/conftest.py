@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from latent_critic.core.data.rated import RatedImage, RatedSet
 from PIL import Image
 
 
@@ -56,6 +57,33 @@ def request_for(ldm, sizes, pictures):
         return ldm.settings.Request(pictures=pictures, run=run, **(small | settings))
 
     return make
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(ldm, sizes, tmp_path_factory):
+    """A random tiny model in a folder, in diffusers' layout."""
+    from latent_critic.core.nets import critic_ldm
+
+    folder = tmp_path_factory.mktemp("model")
+    record = {"autoencoder": {"steps": 0}, "denoiser": {"steps": 0}}
+    networks = ldm.models.build(sizes, seed=0)
+    ldm.bundle.write_bundle(networks, folder, critic_ldm.read_merges(critic_ldm.SHIPPED), record)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def rated(tmp_path_factory):
+    """40 pictures of two sizes whose rating is their contrast; groups of two."""
+    folder = tmp_path_factory.mktemp("rated")
+    draw = np.random.default_rng(0)
+    images = []
+    for place in range(40):
+        contrast = draw.uniform(0.05, 1.0)
+        field = draw.uniform(-1, 1, (8, 8 if place % 4 else 12, 3)) * contrast
+        picture = Image.fromarray(((field * 0.5 + 0.5) * 255).astype(np.uint8))
+        picture.resize((field.shape[1] * 8, 64), Image.Resampling.BICUBIC).save(folder / f"{place}.png")
+        images.append(RatedImage(folder / f"{place}.png", 100.0 * contrast, str(place // 2), "all"))
+    return RatedSet("contrasts", tuple(images))
 
 
 @pytest.fixture(autouse=True)

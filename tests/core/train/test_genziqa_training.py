@@ -5,10 +5,9 @@ import math
 from dataclasses import replace
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
-from latent_critic.core.data.rated import RatedImage, RatedSet
+from latent_critic.core.data.rated import RatedSet
 from latent_critic.core.errors import BadInput
 from latent_critic.core.train.genziqa_losses import LossWeights, batch_loss, correlation, rank_loss
 from PIL import Image
@@ -24,34 +23,12 @@ def genziqa(diffusers):
 
 
 @pytest.fixture(scope="module")
-def backbone(ldm, sizes, tmp_path_factory):
-    """A random tiny model in a folder, as a backbone with gradients."""
+def backbone(tiny_folder):
+    """The tiny model as a backbone with gradients."""
     from latent_critic.core.hosts.diffusers.backbone import DiffusersBackbone
     from latent_critic.core.hosts.diffusers.loading import load_pipeline
-    from latent_critic.core.nets import critic_ldm
 
-    folder = tmp_path_factory.mktemp("model")
-    networks = ldm.models.build(sizes, seed=0)
-    record = {"autoencoder": {"steps": 0}, "denoiser": {"steps": 0}}
-    ldm.bundle.write_bundle(networks, folder, critic_ldm.read_merges(critic_ldm.SHIPPED), record)
-    backbone = DiffusersBackbone(load_pipeline(str(folder)))
-    backbone.folder = folder
-    return backbone
-
-
-@pytest.fixture(scope="module")
-def rated(tmp_path_factory):
-    """40 pictures of two sizes whose rating is their contrast; groups of two."""
-    folder = tmp_path_factory.mktemp("rated")
-    draw = np.random.default_rng(0)
-    images = []
-    for place in range(40):
-        contrast = draw.uniform(0.05, 1.0)
-        field = draw.uniform(-1, 1, (8, 8 if place % 4 else 12, 3)) * contrast
-        picture = Image.fromarray(((field * 0.5 + 0.5) * 255).astype(np.uint8))
-        picture.resize((field.shape[1] * 8, 64), Image.Resampling.BICUBIC).save(folder / f"{place}.png")
-        images.append(RatedImage(folder / f"{place}.png", 100.0 * contrast, str(place // 2), "all"))
-    return RatedSet("contrasts", tuple(images))
+    return DiffusersBackbone(load_pipeline(str(tiny_folder)))
 
 
 @pytest.fixture
@@ -324,7 +301,7 @@ def test_nothing_to_train_and_too_few_pictures(genziqa, backbone, request_for, r
         genziqa.genziqa.train_genziqa(request_for(data=(alike,)), backbone)
 
 
-def test_the_command_trains_and_goes_on(backbone, rated, tmp_path, capsys):
+def test_the_command_trains_and_goes_on(tiny_folder, rated, tmp_path, capsys):
     from latent_critic.core.cli import train_genziqa
     from latent_critic.core.cli.main import build_parser
     from latent_critic.core.methods.genziqa_file import load_genziqa
@@ -333,7 +310,7 @@ def test_the_command_trains_and_goes_on(backbone, rated, tmp_path, capsys):
     table.write_text("".join(f"{image.path},{image.mos / 20:.3f},{image.group}\n" for image in rated.images))
     out = tmp_path / "head.safetensors"
     arguments = [
-        "train", "genziqa", "--data", f"csv={table}:0:5", "--model", str(backbone.folder), "--out", str(out),
+        "train", "genziqa", "--data", f"csv={table}:0:5", "--model", str(tiny_folder), "--out", str(out),
         "--run", str(tmp_path / "run"), "--context", "2", "--rank", "1", "--timesteps", "33", "--side", "64",
         "--steps", "2", "--batch", "4", "--validate-on", "6", "--plcc-weight", "1", "--one-level",
         "--calibrated-on", "contrasts", "--share", "0.3", "--padding-mask", "--half", "--no-mirror",
