@@ -10,8 +10,9 @@ from typing import Any
 
 from ..errors import BadInput
 
-#: The diffusion model families that every scorer on the loaded model works with; core/backbone/families holds the rows.
+#: Diffusion model families with a U-Net, and all; core/backbone/families holds the rows.
 UNET_FAMILIES = ("sd15", "sd20", "sdxl")
+FAMILIES = (*UNET_FAMILIES, "sd3", "flux", "flux2", "lumina2", "zimage", "qwen_image", "wan21")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,7 @@ METHODS: tuple[MethodInfo, ...] = (
         "lgdm",
         ("image", "model", "vae", "clip", "head"),
         True,
-        UNET_FAMILIES,
+        FAMILIES,
         "LGDM with perceptual manifold guidance: reimplemented after Saini, Liao, Ye and Bovik, Latent Guidance in "
         "Diffusion Models for Perceptual Evaluations, 2025 (arXiv 2506.00327), not by its authors",
         True,
@@ -81,7 +82,7 @@ METHODS: tuple[MethodInfo, ...] = (
         "zero_shot",
         ("image", "model", "clip", "vae"),
         False,
-        UNET_FAMILIES,
+        FAMILIES,
         "ours: antonym prompts on the loaded model without training; its two signals are those of GenzIQA "
         "(arXiv 2406.04654), reimplemented, not by its authors",
         True,

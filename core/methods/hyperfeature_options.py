@@ -28,7 +28,7 @@ class HyperfeatureOptions:
         guidance: Noise levels, zetas, seed and the like. A single level uses its timesteps and seed only.
         psi: Name of the perceptual term's features, for the record; ``None`` without one.
         prompt: The text that the denoiser is given.
-        taps: Names of the feature taps; all of the up blocks' when left out.
+        taps: Names of the feature taps; all of the up blocks' when left out, a transformer's later half.
         reducers: What is kept of a tap's grid, by :func:`~..taps.reducers.by_name`.
         views: ``crops`` (averaged) at native scale, the ``whole`` picture resized, or both.
         most_crops: Crops of a picture at most; each costs as much as the whole.
@@ -94,7 +94,7 @@ class HyperfeatureOptions:
             BadInput: the model lacks one of them, or has none at all.
         """
         features = [tap for tap in known if tap.kind == "feature"]
-        asked = [tap.name for tap in features if tap.name.startswith("up.")] if self.taps is None else list(self.taps)
+        asked = _usual(features) if self.taps is None else list(self.taps)
         unknown = [name for name in asked if name not in {tap.name for tap in features}]
         if unknown or not asked:
             names = ", ".join(tap.name for tap in features) or "it has none"
@@ -125,3 +125,9 @@ class HyperfeatureOptions:
                 "settings of hyperfeatures", str(error), "Update the package, or fit the head again."
             ) from error
         return found if most_rows is None else replace(found, guidance=replace(guidance, most_rows=most_rows))
+
+
+def _usual(features: Sequence[Tap]) -> list[str]:
+    """The up blocks' taps; a transformer has no way up, and the later half of its blocks stands for it."""
+    up = [tap.name for tap in features if tap.name.startswith("up.")]
+    return up or [tap.name for tap in features[len(features) // 2 :]]

@@ -10,12 +10,11 @@ from torch import Tensor
 
 from ...backbone.adaptation import CrossLora, SoftPrompts, TextSpace, Where
 from ...backbone.contracts import Conditioning
-from ...errors import BadInput, UnsupportedFamily
+from ...errors import BadInput
 from . import context as soft
 from . import denoiser, lora
 from .backbone import ComfyBackbone
-from .taps import tapping_of, taps_of
-from .unet_taps import UNetTaps
+from .taps import need_unet, tapping_of
 
 
 class AdaptableComfyBackbone(ComfyBackbone):
@@ -27,14 +26,8 @@ class AdaptableComfyBackbone(ComfyBackbone):
 
     def __init__(self, model: Any, clip: Any = None, vae: Any = None) -> None:
         super().__init__(model, clip, vae)
-        places = taps_of(model.model.diffusion_model)
-        if not isinstance(places, UNetTaps):
-            raise UnsupportedFamily(
-                "a U-Net with text cross-attention (SD 1.x, SD 2.x, SDXL) to lay vectors and LoRA over",
-                f"the transformer of {self.family.name}",
-                "Use the Zero-shot Scorer or the LGDM Scorer with this model.",
-            )
-        self._places = places
+        network = model.model.diffusion_model
+        self._places = need_unet(network, self.family.name, "with a text cross-attention to lay vectors and LoRA over")
         self._names = lora.weight_names(model.model.diffusion_model, self._places)
         self._lora = CrossLora()
 

@@ -14,13 +14,19 @@ from ...errors import BadInput, MismatchedBackbone
 from ...taps.recorder import Key, Record, Recorder
 from . import memory
 from .backbone import ComfyBackbone
+from .taps import need_unet
 
 
 class ResidualComfyBackbone(ComfyBackbone):
-    """See :class:`~....backbone.residuals.ResidualBackbone`; arguments and errors are :class:`ComfyBackbone`'s."""
+    """See :class:`~....backbone.residuals.ResidualBackbone`; arguments and errors are :class:`ComfyBackbone`'s.
+
+    Raises:
+        UnsupportedFamily: also for a transformer, which has no down blocks.
+    """
 
     def __init__(self, model: Any, clip: Any = None, vae: Any = None) -> None:
         super().__init__(model, clip, vae)
+        need_unet(model.model.diffusion_model, self.family.name, "whose down blocks take residuals")
         self._adding = _Adding(last_blocks(model.model.diffusion_model))
         self._patcher.set_model_patch(self._adding.patch, "input_block_patch")
 

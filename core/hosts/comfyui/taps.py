@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeAlias
 
+from ...errors import UnsupportedFamily
 from .transformer_tapping import TransformerTapping
 from .transformer_taps import TransformerTaps, transformer_taps
 from .unet_tapping import UNetTapping
@@ -27,3 +28,24 @@ def tapping_of(taps: Taps, latent_channels: int) -> Tapping:
     if isinstance(taps, UNetTaps):
         return UNetTapping(taps, latent_channels)
     return TransformerTapping(taps, latent_channels)
+
+
+def need_unet(network: nn.Module, family: str, what: str) -> UNetTaps:
+    """The taps of a U-Net, for what only a U-Net can do.
+
+    Args:
+        network: The denoiser.
+        family: Its family's name.
+        what: What is wanted of it, after "a U-Net …".
+
+    Raises:
+        UnsupportedFamily: the model is a transformer.
+    """
+    taps = taps_of(network)
+    if isinstance(taps, UNetTaps):
+        return taps
+    raise UnsupportedFamily(
+        f"a U-Net (SD 1.x, SD 2.x, SDXL) {what}",
+        f"the transformer of {family}",
+        "Use the Zero-shot Scorer or the LGDM Scorer with this model.",
+    )

@@ -71,3 +71,9 @@ def test_no_model_fits_two_rows():
                 assert len(takers) <= 1
                 if takers:
                     assert find_row(facts) is takers[0]
+
+
+def test_scorers_name_the_families_that_there_are():
+    from latent_critic.core.methods import FAMILIES
+
+    assert sorted(FAMILIES) == sorted(name for name in known_families() if name != "critic_ldm")
