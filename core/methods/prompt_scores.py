@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ..backbone.schedule import noised as noised
 from ..taps.reducers import log_sum_exp
 
 if TYPE_CHECKING:
