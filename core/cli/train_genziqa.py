@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from . import train_genziqa_check
 from .arguments import Subparsers, command
 from .console import note
 
@@ -39,6 +40,7 @@ def add(kinds: Subparsers) -> None:
     _add_reading(parser)
     _add_training(parser)
     parser.set_defaults(run=run)
+    train_genziqa_check.add(kinds)
 
 
 def _add_reading(parser: argparse.ArgumentParser) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -16,6 +18,9 @@ from ..nets.judge_file import digest, read
 from .content import content_groups, united
 from .features import FeatureCache
 from .genziqa_request import GenzRequest
+
+if TYPE_CHECKING:
+    from ..methods.genziqa_head import GenzHead
 
 _PER_GROUP = 25
 
@@ -64,6 +69,22 @@ def split(request: GenzRequest) -> list[Part]:
         BadInput: too few pictures, or ratings that are all alike.
     """
     return [_split_one(_limited(found, request), request) for found in request.data]
+
+
+def held_back_of(head: GenzHead, data: RatedSet) -> tuple[RatedImage, ...]:
+    """The pictures of a set that a head's training held back, by what its file says of that.
+
+    Raises:
+        BadInput: it says nothing, or the split was by content, which needs the features of that time.
+    """
+    told = head.meta.settings.get("training", {})
+    if not {"seed", "share", "limit"} <= set(told) or told.get("by_content"):
+        got = "a split by content" if told.get("by_content") else "a head that does not tell them"
+        raise BadInput("a head that tells seed, share and limit of its split", got, "Train it again without --content.")
+    request = GenzRequest(
+        (data,), Path("none.safetensors"), Path("none"), share=told["share"], limit=told["limit"], seed=told["seed"]
+    )
+    return split(request)[0].held
 
 
 def _limited(data: RatedSet, request: GenzRequest) -> RatedSet:

@@ -57,7 +57,7 @@ def with_facts(
     """
     head = head.with_settings(gain=readout.gain, offset=readout.offset)
     scores = torch.tensor([readout.offset + readout.gain * value for value in raw if math.isfinite(value)])
-    told = {name: getattr(request, name) for name in _TOLD}
+    told = {name: getattr(request, name) for name in _TOLD} | {"by_content": request.content is not None}
     meta = replace(
         head.meta,
         training_set=", ".join(part.name for part in parts),
