@@ -15,7 +15,8 @@ LEAST_SECONDS = 0.2
 _STEPS = 4
 _ROWS = 2
 _TIMESTEPS = (700, 300, 1)  # four steps of the scheduler pass all of them
-_PAIRS_A_REPEAT = 3
+#: Smaller pictures make more pairs in the same time, and those make the interval narrow.
+_SIDE, _PAIRS_A_REPEAT = 192, 6
 
 
 def probe_row(model: Any, conditioning: Tensor, *, repeats: int, side: int) -> SpeedRow:
@@ -24,12 +25,13 @@ def probe_row(model: Any, conditioning: Tensor, *, repeats: int, side: int) -> S
     Args:
         model: ComfyUI's MODEL.
         conditioning: [2, tokens, width] positive and negative text.
-        repeats: A third of the pairs.
-        side: Of the images, in pixels.
+        repeats: A sixth of the pairs.
+        side: Of the images at most, in pixels.
     """
     from ..hosts.comfyui.probe import probe_model
     from ..hosts.comfyui.sampling import sample_euler
 
+    side = min(side, _SIDE)
     probed, probe = probe_model(model, _TIMESTEPS)
     noise = torch.randn(_ROWS, 4, side // 8, side // 8, generator=torch.Generator().manual_seed(0))
     seen = probe.find(sample_euler(probed, noise, conditioning, _STEPS))
