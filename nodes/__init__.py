@@ -6,6 +6,7 @@ from .best_of import BestOfN
 from .best_of_custom import BestOfNCustom
 from .blend_scorers import BlendScorers
 from .contact_sheet import ContactSheet
+from .dp_iqa import DpIqaScorer
 from .fit_head import FitHead
 from .fit_probe_head import FitProbeHead
 from .gate import Gate
@@ -57,6 +58,7 @@ class LatentCriticExtension(ComfyExtension):
             QualityJudge,
             ZeroShotScorer,
             GenzIQAScorer,
+            DpIqaScorer,
             LgdmScorer,
             LoadHead,
             FitHead,
