@@ -131,3 +131,21 @@ def test_a_differentiable_decode_outside_the_context_is_refused(make_backbone):
         backbone.decode(torch.zeros(1, 4, 8, 8), differentiable=True)
     with torch.no_grad(), pytest.raises(BadInput, match="gradients"):
         backbone.decode(torch.zeros(1, 4, 8, 8), differentiable=True)
+
+
+def test_only_networks_that_may_overwrite_are_watched(make_backbone, tiny):
+    """Watching every operation for overwrites costs time: a decoder and networks of ours are spared it."""
+    import comfy.taesd.taesd
+    from latent_critic.core.hosts.comfyui.gradients import _may_overwrite
+    from latent_critic.core.perceptual.judge import JudgePsi
+
+    backbone = make_backbone()
+    assert not _may_overwrite(backbone._vae.patcher.model)
+    assert not _may_overwrite(JudgePsi.load().networks[0])
+    assert _may_overwrite(backbone._patcher.model)
+    assert _may_overwrite(comfy.taesd.taesd.TAESD())
+    watched = torch._C._len_torch_dispatch_stack
+    with backbone.gradients():
+        assert watched() == 0
+    with backbone.gradients(denoiser=True):
+        assert watched() == 1
