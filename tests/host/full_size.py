@@ -1,0 +1,157 @@
+"""LGDM Scorer once on a model of SD 1.5's full size, in ComfyUI's own executor: calls, weights, time and memory.
+
+Not a test, since it takes minutes and 7 GB: run it by hand as CONTRIBUTING.md says, with a ComfyUI folder.
+"""
+
+import hashlib
+import importlib
+import logging
+import runpy
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import in_process
+import torch
+
+ROOT = Path(__file__).resolve().parents[2]
+SIDE = 256
+UNET = {
+    "use_checkpoint": False, "image_size": 32, "use_spatial_transformer": True, "legacy": False,
+    "adm_in_channels": None, "in_channels": 4, "out_channels": 4, "model_channels": 320,
+    "num_res_blocks": [2, 2, 2, 2], "channel_mult": [1, 2, 4, 4], "transformer_depth": [1, 1, 1, 1, 1, 1, 0, 0],
+    "transformer_depth_output": [1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0], "transformer_depth_middle": 1, "num_heads": 8,
+    "num_head_channels": -1, "use_linear_in_transformer": False, "context_dim": 768, "use_temporal_resblock": False,
+    "use_temporal_attention": False,
+}  # fmt: skip
+VAE = {
+    "double_z": True, "z_channels": 4, "resolution": 256, "in_channels": 3, "out_ch": 3, "ch": 128,
+    "ch_mult": [1, 2, 4, 4], "num_res_blocks": 2, "attn_resolutions": [], "dropout": 0.0,
+}  # fmt: skip
+logger = logging.getLogger("full_size")
+
+
+def full_size():
+    """MODEL, CLIP and VAE with random weights in fp32."""
+    import comfy.ldm.models.autoencoder
+    import comfy.sd
+    import comfy.sd1_clip
+    import comfy.supported_models
+    import comfy.supported_models_base
+    import tiny_models
+
+    config = comfy.supported_models.SD15(dict(UNET))
+    config.set_inference_dtype(torch.float32, None)
+    model = tiny_models.patcher(config.get_model({}, "", device="cpu"), 0)
+    target = comfy.supported_models_base.ClipTarget(comfy.sd1_clip.SD1Tokenizer, comfy.sd1_clip.SD1ClipModel)
+    clip = comfy.sd.CLIP(target, model_options={"dtype": torch.float32})
+    tiny_models.fill(clip.cond_stage_model, 1)
+    params = {"ddconfig": dict(VAE), "embed_dim": 4}
+    network = tiny_models.fill(comfy.ldm.models.autoencoder.AutoencoderKL(**params), 2)
+    vae = comfy.sd.VAE(sd=network.state_dict(), config={"params": params}, dtype=torch.float32)
+    return model, clip, vae
+
+
+def digest(model, clip, vae):
+    """Of every weight, bit by bit."""
+    found = hashlib.sha256()
+    for module in (model.model, clip.cond_stage_model, vae.first_stage_model):
+        for name, value in sorted(module.state_dict().items()):
+            found.update(name.encode())
+            found.update(value.contiguous().reshape(-1).view(torch.uint8).numpy())
+    return found.hexdigest()
+
+
+def count(model, vae):
+    """What runs from now on, counted at the modules."""
+    found = {"denoiser": 0, "encoder": 0, "decoder": 0, "decoder backward": 0}
+
+    def went_back(_):
+        found["decoder backward"] += 1
+
+    def note(name):
+        def forward(module, args, out):
+            found[name] += 1
+            if out.requires_grad:
+                out.register_hook(went_back)
+
+        return forward
+
+    model.model.diffusion_model.register_forward_hook(note("denoiser"))
+    vae.first_stage_model.encoder.register_forward_hook(note("encoder"))
+    vae.first_stage_model.decoder.register_forward_hook(note("decoder"))
+    return found
+
+
+def holder(values, types):
+    """A node that gives values that exist already."""
+
+    class Held:
+        RETURN_TYPES, FUNCTION, CATEGORY = types, "give", "tests"
+
+        @classmethod
+        def INPUT_TYPES(cls):
+            return {"required": {}}
+
+        def give(self):
+            return values
+
+    return Held
+
+
+def run(nodes, pack):
+    """One graph: the parts → LGDM Scorer → Score Images."""
+    lgdm, perceptual = pack("core.benchmark.speed_lgdm"), pack("core.perceptual.judge")
+    parts = full_size()
+    backbone = pack("core.hosts.comfyui.backbone").ComfyBackbone(*parts)
+    head = lgdm.random_head(lgdm.features_of(backbone, perceptual.JudgePsi.load(), SIDE))
+    image = torch.rand(1, SIDE, SIDE, 3, generator=torch.Generator().manual_seed(0))
+    import tiny_nodes
+
+    nodes.NODE_CLASS_MAPPINGS.update(tiny_nodes.NODE_CLASS_MAPPINGS)  # the executor asks for TestKeep
+    nodes.NODE_CLASS_MAPPINGS.update(
+        Parts=holder(parts, ("MODEL", "CLIP", "VAE")),
+        Head=holder((head,), ("LC_HEAD",)),
+        Image=holder((image,), ("IMAGE",)),
+    )
+    wires = {"model": ["1", 0], "clip": ["1", 1], "vae": ["1", 2], "head": ["2", 0], "allow_other_model": False}
+    prompt = {
+        "1": {"class_type": "Parts", "inputs": {}},
+        "2": {"class_type": "Head", "inputs": {}},
+        "3": {"class_type": "Image", "inputs": {}},
+        "4": {"class_type": "LatentCriticLGDM", "inputs": wires},
+        "5": {"class_type": "LatentCriticScoreImages", "inputs": {"images": ["3", 0], "scorer": ["4", 0]}},
+    }
+    before, calls, start = digest(*parts), count(parts[0], parts[2]), time.monotonic()
+    done = in_process.Executor()(prompt)
+    seconds = time.monotonic() - start
+    if not done.success:
+        raise RuntimeError(done.error)
+    row = done.outputs["5"]["scores"][0]
+    sizes = [
+        sum(value.numel() for value in part.parameters()) / 1e6 for part in (parts[0].model, parts[2].first_stage_model)
+    ]
+    logger.info("parameters: U-Net %.0f M, VAE %.0f M; image %d×%d", *sizes, SIDE, SIDE)
+    logger.info("score %s, reason %s", row["score"], row["reason"])
+    logger.info("calls: %s", ", ".join(f"{name} {number}" for name, number in calls.items()))
+    logger.info("weights bit-identical: %s", digest(*parts) == before)
+    logger.info("%.0f s with %d threads", seconds, torch.get_num_threads())
+    logger.info("peak memory of the process: %.2f GB", pack("core.benchmark.speed_memory").peak_bytes() / 1e9)
+
+
+def main(folder):
+    """Import that ComfyUI, load the pack, run."""
+    library = runpy.run_path(str(ROOT / ".ci" / "comfyui.py"))["declare_torchvision_ops"]()
+    with tempfile.TemporaryDirectory() as base:
+        for name in ("input", "output", "temp", "models/checkpoints", "custom_nodes", "user"):
+            Path(base, name).mkdir(parents=True)
+        nodes = in_process.import_comfyui(folder, base)
+        root = in_process.load_pack(nodes, ROOT)
+        logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)
+        run(nodes, lambda name: importlib.import_module(f"{root.__name__}.{name}"))
+    del library
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
