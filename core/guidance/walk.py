@@ -92,9 +92,10 @@ class Walk:
             noise = self._noise(_FRESH + self._options.timesteps[level]) if self._options.eta else None
             z = ddim(guided, eps, sigma, after, self._prediction, eta=self._options.eta, noise=noise)
         energies = {name: torch.tensor(levels) for name, levels in self._rows.energies.items()}
-        return GuidedPath(
-            z, energies, self._calls, tuple(self._rows.reasons), tuple(self._sigmas), self._side, self._peak.bytes()
-        )
+        peak = self._peak.bytes()
+        if peak is not None:
+            logger.info("Guidance of %d pictures held at most %.2f GB on the device.", len(self._clean), peak / 1e9)
+        return GuidedPath(z, energies, self._calls, tuple(self._rows.reasons), tuple(self._sigmas), self._side, peak)
 
     def _start(self) -> Tensor:
         if self._options.start == "inversion":

@@ -479,6 +479,17 @@ def test_out_of_memory_halves_the_rows_and_remembers(make, pictures, psi, caplog
     assert found.tile is None
 
 
+def test_the_peak_of_memory_is_told_where_the_device_counts_it(make, pictures, psi, monkeypatch, caplog):
+    from latent_critic.core.guidance.peak import PeakMemory
+
+    caplog.set_level("INFO")
+    assert walk(make(), pictures(), psi).peak_memory is None  # a CPU has no such counter
+    assert "GB" not in caplog.text
+    monkeypatch.setattr(PeakMemory, "bytes", lambda self: 1_230_000_000)
+    assert walk(make(), pictures(), psi).peak_memory == 1_230_000_000
+    assert "Guidance of 3 pictures held at most 1.23 GB on the device." in caplog.text
+
+
 @pytest.fixture
 def small_memory(make):
     """A backbone whose decoder fits no more cells than that."""
