@@ -59,3 +59,13 @@ def test_rows_follow_free_memory_size_and_backward(make_backbone, monkeypatch):
     assert backbone.rows_that_fit((4, 64, 64), backward=True) == 1
     monkeypatch.setattr(model_management, "get_free_memory", lambda *args, **kwargs: 0)
     assert backbone.rows_that_fit((4, 64, 64)) == 1
+
+
+def test_on_a_cpu_a_decoder_takes_large_images_one_by_one(make_backbone):
+    """A batch there costs more than its images one after the other: what a backward keeps outgrows the caches."""
+    backbone = make_backbone()
+    for backward in (False, True):
+        found = [
+            backbone.rows_that_fit((4, side // 8, side // 8), decoder=True, backward=backward) for side in (64, 256)
+        ]
+        assert found == [16, 1]

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ...backbone.contracts import Family
 from ...errors import BadInput, MismatchedBackbone
-from .memory import times_in_free_memory
+from .memory import rows_on_a_cpu, times_in_free_memory
 from .pictures import to_host, to_pictures
 
 logger = logging.getLogger(__name__)
@@ -60,11 +60,12 @@ class Autoencoder:
         return self._vae.patcher
 
     def rows_that_fit(self, latent_shape: Sequence[int], *, backward: bool = False) -> int:
-        """How many rows of [C, h, w] one decoder forward may hold beside the weights; at least 1."""
+        """How many rows of [C, h, w] one decoder forward may hold beside the weights, and gains from; at least 1."""
         vae, (channels, *sides) = self._vae, latent_shape
         shape = [1, channels, *([1] if self._video else []), *sides]
         one = vae.memory_used_decode(shape, vae.vae_dtype) * (_BACKWARD_FACTOR if backward else 1.0)
-        return times_in_free_memory(vae.patcher, one)
+        fit = times_in_free_memory(vae.patcher, one)
+        return min(fit, rows_on_a_cpu(latent_shape)) if torch.device(vae.device).type == "cpu" else fit
 
     def encode(self, pixels: Tensor, value_range: tuple[float, float], sample: int | None) -> Tensor:
         """Pixels [N, 3, H, W] in [0, 1] → latents [N, C, H // stride, W // stride] in the model's scaled space.

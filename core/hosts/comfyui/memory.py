@@ -28,8 +28,13 @@ def rows_that_fit(patcher: Any, latent_shape: Sequence[int], *, backward: bool =
     one = patcher.model.memory_required([1, *latent_shape]) * MARGIN * (BACKWARD_FACTOR if backward else 1.0)
     fit = times_in_free_memory(patcher, one)
     if torch.device(patcher.load_device).type == "cpu":
-        return min(fit, max(1, CPU_PIXELS // math.prod(latent_shape[1:])))
+        return min(fit, rows_on_a_cpu(latent_shape))
     return fit
+
+
+def rows_on_a_cpu(latent_shape: Sequence[int]) -> int:
+    """How many rows of [C, h, w] a CPU gains from in one forward; at least 1."""
+    return max(1, CPU_PIXELS // math.prod(latent_shape[1:]))
 
 
 def times_in_free_memory(patcher: Any, need: float) -> int:
