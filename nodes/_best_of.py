@@ -15,12 +15,14 @@ from comfy_api.latest import io
 from comfy_execution.graph_utils import ExecutionBlocker
 
 from ..core.errors import BadInput
+from ..core.hosts.comfyui.ahead import why_none
 from ..core.hosts.comfyui.best_of import Moment, Sampled, sample
+from ..core.hosts.comfyui.conditioning_hash import of_guider
 from ..core.hosts.comfyui.facts import fingerprint
 from ..core.hosts.comfyui.sampling_task import Task
 from ..core.methods.contract import Scorer
 from ..core.records import ScoreBatch
-from ..core.selection.looks import Looks
+from ..core.selection.looks import Looks, Mark
 from ..core.selection.race import Candidate, Race, RacePolicy
 from ..core.selection.race_log import headline, to_dict, to_text
 from ._history import places_among_previews, remember
@@ -40,7 +42,6 @@ class BestOf:
     """What a run is told.
 
     Attributes:
-        task: What is sampled.
         vae: Decodes previews and finished latents.
         scorer: Judges them; ``None``: the built-in judge.
         looks: When to look, and how many go on.
@@ -49,7 +50,6 @@ class BestOf:
         notes: What else the log says.
     """
 
-    task: Task
     vae: Any
     scorer: Scorer | None
     looks: Looks
@@ -58,7 +58,7 @@ class BestOf:
     notes: tuple[str, ...] = ()
 
 
-def best_of(told: BestOf) -> io.NodeOutput:
+def best_of(task: Task, told: BestOf) -> io.NodeOutput:
     """Sample, look, finish, choose.
 
     Raises:
@@ -68,18 +68,19 @@ def best_of(told: BestOf) -> io.NodeOutput:
         raise BadInput(
             "a scorer (LC_SCORER)", type(told.scorer).__name__, "Connect one of Latent Critic's scorer nodes."
         )
-    return _Run(told).output()
+    return _Run(task, told).output()
 
 
 @dataclass(eq=False)
 class _Run:
+    task: Task
     told: BestOf
     race: Race = field(init=False)
     scorer: Scorer = field(init=False)
     leader: int = 0
 
     def __post_init__(self) -> None:
-        task = self.told.task
+        task = self.task
         candidates = tuple(Candidate(seed, image) for seed in task.seeds for image in range(task.per_seed))
         self.race = Race(candidates, self.told.policy, task.steps)
         self.scorer = self.told.scorer or builtin_judge()
@@ -87,7 +88,7 @@ class _Run:
         self.alone = task.why_alone
 
     def output(self) -> io.NodeOutput:
-        task = self.told.task
+        task = self.task
         sampled = sample(task, self._marks(), self._look, _Progress(self))
         self.race.asked, self.race.computed = sampled.asked, sampled.computed
         if not sampled.called_back and self.told.looks.at and task.steps:
@@ -95,23 +96,27 @@ class _Run:
         stack = self._decoded(sampled.latents[list(sampled.live)]) if sampled.live else Stack((), batched=False)
         found = self._scored(stack.channels_first()) if len(stack) else ScoreBatch(self.scorer.spec, ())
         seeds = [self.race.candidates[row].seed for row in sampled.live]
-        self.race.finish(remember(stack, found.with_seeds(seeds)) if len(stack) else found)
+        told = [of_guider(task.guider)] * len(stack)
+        self.race.finish(remember(stack, found.with_seeds(seeds), conditionings=told) if len(stack) else found)
         return self._results(sampled, stack)
 
-    def _marks(self) -> tuple[tuple[int, float], ...]:
-        marks = self.told.looks.marks(self.told.task.steps)
+    def _marks(self) -> tuple[Mark, ...]:
+        marks = self.told.looks.marks(self.task.steps)
         notes, mode = self.race.notes, self.told.policy.abort.mode
-        if not self.told.task.steps:
+        if not self.task.steps:
             notes.append(NO_STEPS)
             return ()
         if self.told.looks.at and not marks:
-            notes.append(f"{self.told.task.steps} steps leave no room for a look, so everybody was finished.")
+            notes.append(f"{self.task.steps} steps leave no room for a look, so everybody was finished.")
         if not self.alone:
+            if any(mark.ahead for mark in marks) and (why := why_none(self.task)):
+                notes.append(f"Predicted clean images were looked at, without preview steps: {why}.")
+                return tuple(mark._replace(ahead=0) for mark in marks)
             return marks
         notes.append(f"Sampled seed by seed, because {self.alone}; nobody is dropped by comparison.")
         # Rows of one seed act on one another here: dropping some of them would change the others.
-        droppable = mode == "of history" and self.told.task.per_seed == 1
-        return tuple((step, 1.0) for step, _ in marks) if droppable else ()
+        droppable = mode == "of history" and self.task.per_seed == 1
+        return tuple(Mark(mark.step) for mark in marks) if droppable else ()
 
     def _look(self, moment: Moment, live: list[int]) -> Sequence[int]:
         stack = self._decoded(moment.clean(live))
@@ -120,10 +125,11 @@ class _Run:
         if self.told.policy.abort.mode == "of history":
             at = {
                 "step": moment.step,
+                "preview_steps": moment.ahead,
                 "steps": self.race.steps,
                 "sigma": f"{moment.sigma:.4g}",
                 "sampler": self.told.sampler,
-                "model": fingerprint(self.told.task.guider.model_patcher, "preview").to_text(),
+                "model": fingerprint(self.task.guider.model_patcher, "preview").to_text(),
             }
             places = places_among_previews(stack, scores, at)
         going = self.race.look(moment.step, moment.sigma, moment.share, scores, places, among=live)
@@ -154,7 +160,7 @@ class _Run:
             **result_ui(race.finished, hint=hint),
             "text": [text],
             "images": thumbnails(stack, named) if named else [],
-            "best_of": [{key: log[key] for key in ("saved", "rows_asked", "rows_computed", "finished", "notes")}],
+            "best_of": [{key: log[key] for key in ("saved", "calls_of_all", "calls_made", "finished", "notes")}],
         }
         candidates = stack.take(range(len(stack)), batched=False) or [ExecutionBlocker(None)]
         best = self._best(sampled, stack)
@@ -167,9 +173,9 @@ class _Run:
         race = self.race
         if race.best is None or race.winner is None or race.finished is None:
             return [ExecutionBlocker(headline(race))] * 5
-        row, per_seed = sampled.live[race.best], self.told.task.per_seed
+        row, per_seed = sampled.live[race.best], self.task.per_seed
         first = row - race.winner.image
-        of_seed = {**self.told.task.latent, "samples": sampled.latents[first : first + per_seed]}
+        of_seed = {**self.task.latent, "samples": sampled.latents[first : first + per_seed]}
         latents = latents_at_door([of_seed], per_seed)
         assert latents is not None
         noise = {"samples": sampled.noise[row : row + 1]}
@@ -181,7 +187,7 @@ class _Progress:
     """ComfyUI's progress bar and preview; the picture is that of the best candidate so far."""
 
     def __init__(self, run: _Run) -> None:
-        task = run.told.task
+        task = run.task
         self._run, self._steps, self._before, self._first = run, task.steps, 0, 0
         runs = len(task.seeds) if run.alone else 1
         self._total, self._last = runs * task.steps, -1
@@ -191,7 +197,7 @@ class _Progress:
         step, x0, x, _ = at
         if self._run.alone and step <= self._last:  # the next seed's sampling has begun
             self._before += self._steps
-            self._first += self._run.told.task.per_seed
+            self._first += self._run.task.per_seed
         self._last = step
         row = self._run.leader - self._first  # of this sampling; seed by seed the leader may be of another
         row = row if row in live else (live[0] if live else 0)

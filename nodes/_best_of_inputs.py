@@ -7,20 +7,37 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..core.selection.abort import ABORT_MODES, EarlyAbort
-from ..core.selection.looks import Looks, parse_numbers
+from ..core.selection.looks import Looks, parse_counts, parse_numbers
 from ..core.selection.race import RacePolicy
-from ..core.selection.seeds import MOST, SEED_MODES, Seeds, parse_seeds
-from ._sockets import ScorerSocket, ScoresSocket
+from ..core.selection.seeds import MOST, Seeds, parse_seeds
+from ._best_of import BestOf
+from ._seed_inputs import seed_order_inputs
+from ._sockets import CATEGORY_MAKING, ScorerSocket, ScoresSocket
 
 #: Candidates of one run.
 MOST_SEEDS = 1024
-SEES = (
+_SEES = (
     "The built-in judge sees sharpness, noise, exposure and artefacts; it does not see wrong hands or faces, nor "
     "whether the image fits the prompt."
 )
 
 
-def start_inputs() -> list[io.Input]:
+def race_schema(
+    node_id: str, name: str, description: str, models: list[io.Input], sampling: list[io.Input]
+) -> io.Schema:
+    """The schema of one form: what samples, and KSampler's widgets where the form has them."""
+    return io.Schema(
+        node_id=node_id,
+        display_name=name,
+        category=CATEGORY_MAKING,
+        description=f"{description} {_SEES}",
+        is_output_node=True,
+        inputs=[*models, *_start_inputs(), _seed_input(), *sampling, *_race_inputs()],
+        outputs=_outputs(),
+    )
+
+
+def _start_inputs() -> list[io.Input]:
     """What every candidate starts from, and who decodes and judges it."""
     return [
         io.Latent.Input(
@@ -37,34 +54,27 @@ def start_inputs() -> list[io.Input]:
     ]
 
 
-def seed_input() -> io.Input:
+def _seed_input() -> io.Input:
     """The first seed."""
     return io.Int.Input(
         "seed", default=0, min=0, max=MOST, control_after_generate=True, tooltip="The first of the seeds."
     )
 
 
-def race_inputs() -> list[io.Input]:
+def _race_inputs() -> list[io.Input]:
     """How many candidates there are, and who goes on."""
     return [
         io.Int.Input("n", default=16, min=1, max=MOST_SEEDS, tooltip="How many seeds are started."),
-        io.Combo.Input(
-            "seed_mode",
-            options=list(SEED_MODES),
-            default="increment",
-            tooltip="increment: seed, seed + 1, … random: seed, then numbers that it alone decides. list: those of "
-            "seed_list.",
-        ),
-        io.String.Input("seed_list", default="", tooltip="Seeds for the mode list, apart by commas: 7, 11, 42."),
+        *seed_order_inputs(),
         io.String.Input(
             "looks",
-            default="0.2, 0.6",
-            tooltip="At which fractions of the steps the predicted clean images are scored, apart by commas. Empty: no "
-            "look, every candidate is finished.",
+            default="0.1, 0.2",
+            tooltip="At which fractions of the steps the candidates are looked at and scored, apart by commas. Empty: "
+            "no look, every candidate is finished.",
         ),
         io.String.Input(
             "shares",
-            default="0.3, 0.6",
+            default="0.3, 0.4",
             tooltip="Which share of the running candidates goes on after each look, apart by commas. One number counts "
             "for every look: 0.5 is successive halving.",
         ),
@@ -99,10 +109,19 @@ def race_inputs() -> list[io.Input]:
             tooltip="At most so many images go through the model together; 0: as many as fit. At 1 the winner is to "
             "the last bit what a KSampler gives for its seed alone.",
         ),
+        io.String.Input(
+            "preview_steps",
+            default="1, 2",
+            optional=True,  # prompts from before this widget stay valid
+            tooltip="What each look sees, apart by commas; the last number counts for all further looks. 0: the image "
+            "that the model predicts at that step, blurred while it is early. 1 or more: each candidate is tried out "
+            "to the end in so many extra steps, which is sharper and ranks better. They cost denoiser calls, and "
+            "change nothing in what is finished.",
+        ),
     ]
 
 
-def outputs() -> list[io.Output]:
+def _outputs() -> list[io.Output]:
     """The winner, then everything that was finished, then the log."""
     return [
         io.Image.Output("image", "image", "The best image."),
@@ -131,20 +150,23 @@ def seeds_of(widgets: dict[str, Any]) -> list[int]:
     return Seeds(widgets["seed"], widgets["seed_mode"], listed).first(widgets["n"])
 
 
-def notes_of(widgets: dict[str, Any]) -> tuple[str, ...]:
-    """What the log says of the seeds: whether some of a list are left out."""
-    listed = dict.fromkeys(parse_seeds(widgets["seed_list"])) if widgets["seed_mode"] == "list" else ()
-    if len(listed) <= widgets["n"]:
-        return ()
-    return (f"{widgets['n']} of {len(listed)} listed seeds are used, because n is {widgets['n']}.",)
-
-
-def rules_of(widgets: dict[str, Any]) -> tuple[Looks, RacePolicy]:
-    """When to look and who goes on.
+def told_of(widgets: dict[str, Any], vae: Any, scorer: Any, sampler: str) -> BestOf:
+    """What the widgets ask for: when to look, who goes on.
 
     Raises:
         BadInput: fractions, shares or a quantile that make no sense.
     """
     fractions = parse_numbers(widgets["looks"], "looks")
-    looks = Looks(fractions, parse_numbers(widgets["shares"], "shares") or (1.0,)) if fractions else Looks((), ())
-    return looks, RacePolicy(EarlyAbort(widgets["early_abort"], widgets["abort_quantile"]), widgets["finish_at_least"])
+    shares = parse_numbers(widgets["shares"], "shares") or (1.0,)
+    ahead = parse_counts(widgets.get("preview_steps", ""), "preview_steps") or (0,)
+    looks = Looks(fractions, shares, ahead) if fractions else Looks((), (), ahead)
+    policy = RacePolicy(EarlyAbort(widgets["early_abort"], widgets["abort_quantile"]), widgets["finish_at_least"])
+    return BestOf(vae, scorer, looks, policy, sampler, _notes_of(widgets))
+
+
+def _notes_of(widgets: dict[str, Any]) -> tuple[str, ...]:
+    """What the log says of the seeds: whether some of a list are left out."""
+    listed = dict.fromkeys(parse_seeds(widgets["seed_list"])) if widgets["seed_mode"] == "list" else ()
+    if len(listed) <= widgets["n"]:
+        return ()
+    return (f"{widgets['n']} of {len(listed)} listed seeds are used, because n is {widgets['n']}.",)

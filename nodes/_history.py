@@ -29,12 +29,18 @@ def history_file() -> Path | None:
     return location(in_user_folder(folder_paths.get_user_directory()))
 
 
-def remember(images: Stack, batch: ScoreBatch, prompts: Sequence[str] | None = None) -> ScoreBatch:
+def remember(
+    images: Stack,
+    batch: ScoreBatch,
+    prompts: Sequence[str] | None = None,
+    conditionings: Sequence[str] | None = None,
+) -> ScoreBatch:
     """Record new scores; the same scores, each with its percentile among those before it, where these are enough.
 
-    A history that cannot be written is a warning, once, and never an error.
+    ``conditionings``: hashes of what the images were sampled with, where the node knows no prompt. A history that
+    cannot be written is a warning, once, and never an error.
     """
-    found = _recorded(images, batch, prompts)
+    found = _recorded(images, batch, prompts, conditionings)
     scores = tuple(_standing(score, standing) for score, standing in zip(batch, found, strict=True))
     return replace(batch, scores=scores)
 
@@ -52,12 +58,18 @@ def places_among_previews(images: Stack, batch: ScoreBatch, at: Mapping[str, Any
     return [None if standing is None else (standing.percentile, standing.among) for standing in found]
 
 
-def _recorded(images: Stack, batch: ScoreBatch, prompts: Sequence[str] | None = None) -> list[Standing | None]:
+def _recorded(
+    images: Stack,
+    batch: ScoreBatch,
+    prompts: Sequence[str] | None = None,
+    conditionings: Sequence[str] | None = None,
+) -> list[Standing | None]:
     try:
         path = history_file()
         if path is not None:
             history = History(path, set_damaged_aside=True, timeout=_PATIENCE)
-            return history.record(batch, [pixel_hash(single) for single in images.singles], prompts)
+            hashes = [pixel_hash(single) for single in images.singles]
+            return history.record(batch, hashes, prompts, conditionings=conditionings)
     except LatentCriticError as error:
         _warn(f"The history of scores is not written: {error} ({VARIABLE}=off switches it off.)")
     return [None] * len(batch)

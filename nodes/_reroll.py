@@ -11,6 +11,7 @@ import comfy.sample
 import torch
 from comfy_execution.graph_utils import ExecutionBlocker
 
+from ..core.hosts.comfyui.conditioning_hash import of_conditioning
 from ..core.records import ScoreBatch
 from ..core.selection.reroll import Attempt, Rerolls
 from ..core.selection.reroll_log import to_dict, to_text, winner
@@ -50,8 +51,12 @@ class Sampled:
         self.images, self.latents = (), ()
 
 
-def judged(images: Sequence[Any], latents: Sequence[Any], calls: int, scorer: Any, seed: int) -> Sampled:
+def judged(
+    images: Sequence[Any], latents: Sequence[Any], positive: Sequence[Any], calls: int, scorer: Any, seed: int
+) -> Sampled:
     """Score what an attempt sampled.
+
+    ``positive`` holds the CONDITIONING of each LATENT; its last one stands for all further ones.
 
     Raises:
         BadInput: not one latent per image, as with video, or no scorer.
@@ -59,12 +64,15 @@ def judged(images: Sequence[Any], latents: Sequence[Any], calls: int, scorer: An
     stack = images_at_door(images)
     found = latents_at_door(latents, len(stack))
     assert found is not None
-    scores, _hint = scores_for(stack, [scorer], None, seeds=[seed])
+    rows = tuple((which, row) for which, one in enumerate(latents) for row in range(len(one["samples"])))
+    hashes = [of_conditioning(each) for each in positive]
+    told = [hashes[min(which, len(hashes) - 1)] for which, _ in rows] if hashes else None
+    scores, _hint = scores_for(stack, [scorer], None, seeds=[seed], conditionings=told)
     return Sampled(
         seed=seed,
         scores=scores,
         calls=calls,
-        rows=tuple((which, row) for which, one in enumerate(latents) for row in range(len(one["samples"]))),
+        rows=rows,
         images=stack.singles,
         latents=tuple(found.take([place])[0] for place in range(len(stack))),
     )

@@ -109,6 +109,7 @@ def _attempt(graph: GraphBuilder, run: Run, seed: int, name: str) -> list[Any]:
     sampled = graph.node("KSampler", f"{name}sample", model=counter.out(0), **inputs, seed=seed, **run.sampling)
     images = graph.node("VAEDecode", f"{name}decode", samples=sampled.out(0), vae=links["vae"])
     found = {"new_images": images.out(0), "new_latents": sampled.out(0), "calls": counter.out(1)}
+    found["positive"] = links["positive"]
     return graph.node(JUDGED, f"{name}judge", **found, scorer=links["scorer"], seed=seed).out(0)
 
 

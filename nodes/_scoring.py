@@ -42,10 +42,12 @@ def scores_for(
     seeds: Sequence[Any] | None = None,
     judge: Callable[[], Scorer] = builtin_judge,
     check: Callable[[ScoreSpec], None] | None = None,
+    conditionings: Sequence[str] | None = None,
 ) -> tuple[ScoreBatch, str]:
     """Scores of these images, and a hint for the user (empty when there is nothing to say).
 
-    ``check`` sees what the scores will mean before any image is scored, and may raise.
+    ``check`` sees what the scores will mean before any image is scored, and may raise. ``conditionings`` are hashes for
+    the history, where no prompt is known.
 
     Raises:
         BadInput: both a scorer and scores, something else than these, or scores of other images.
@@ -67,7 +69,7 @@ def scores_for(
         check(source.spec)
     batch = source if isinstance(source, ScoreBatch) else _score(source, images, texts)
     batch = batch if numbers is None else batch.with_seeds(numbers)
-    return (batch if given else remember(images, batch, texts)), hint
+    return (batch if given else remember(images, batch, texts, conditionings)), hint
 
 
 def _score(scorer: Scorer, images: Stack, prompts: Sequence[str] | None) -> ScoreBatch:

@@ -7,9 +7,8 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..core.hosts.comfyui.sampling_task import ksampler_task
-from ._best_of import BestOf, best_of
-from ._best_of_inputs import SEES, notes_of, outputs, race_inputs, rules_of, seed_input, seeds_of, start_inputs
-from ._sockets import CATEGORY_MAKING
+from ._best_of import best_of
+from ._best_of_inputs import race_schema, seeds_of, told_of
 from .reroll_sample import sampling_inputs
 
 
@@ -18,23 +17,17 @@ class BestOfN(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
-            node_id="LatentCriticBestOfN",
-            display_name="Best Of N",
-            category=CATEGORY_MAKING,
-            description="Starts N seeds together, scores the predicted clean images on the way, finishes only the "
-            f"better part and hands on the best image. What comes out is what a KSampler makes of that seed. {SEES}",
-            is_output_node=True,
-            inputs=[
+        return race_schema(
+            "LatentCriticBestOfN",
+            "Best Of N",
+            "Starts N seeds together, looks at them on the way and scores what they will become, finishes only the "
+            "better part and hands on the best image. What comes out is what a KSampler makes of that seed.",
+            [
                 io.Model.Input("model", tooltip="The diffusion model to sample with."),
                 io.Conditioning.Input("positive", tooltip="What you want in the image."),
                 io.Conditioning.Input("negative", tooltip="What you do not want in the image."),
-                *start_inputs(),
-                seed_input(),
-                *sampling_inputs("candidate"),
-                *race_inputs(),
             ],
-            outputs=outputs(),
+            sampling_inputs("candidate"),
         )
 
     @classmethod
@@ -55,7 +48,7 @@ class BestOfN(io.ComfyNode):
         **widgets: Any,
     ) -> io.NodeOutput:
         """Check everything, then sample."""
-        looks, policy = rules_of(widgets)
+        told = told_of(widgets, vae, scorer, sampler_name)
         task = ksampler_task(
             model,
             positive,
@@ -69,4 +62,4 @@ class BestOfN(io.ComfyNode):
             denoise=denoise,
             at_once=rows_at_once,
         )
-        return best_of(BestOf(task, vae, scorer, looks, policy, sampler_name, notes_of(widgets)))
+        return best_of(task, told)

@@ -7,9 +7,8 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..core.hosts.comfyui.sampling_task import custom_task
-from ._best_of import BestOf, best_of
-from ._best_of_inputs import SEES, notes_of, outputs, race_inputs, rules_of, seed_input, seeds_of, start_inputs
-from ._sockets import CATEGORY_MAKING
+from ._best_of import best_of
+from ._best_of_inputs import race_schema, seeds_of, told_of
 
 
 class BestOfNCustom(io.ComfyNode):
@@ -17,23 +16,18 @@ class BestOfNCustom(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
-            node_id="LatentCriticBestOfNCustom",
-            display_name="Best Of N (custom sampling)",
-            category=CATEGORY_MAKING,
-            description="Best Of N for any guider, sampler and sigmas: starts N noise seeds together, scores the "
-            "predicted clean images on the way, finishes only the better part and hands on the best image. What comes "
-            f"out is what SamplerCustomAdvanced with Random Noise makes of that seed. {SEES}",
-            is_output_node=True,
-            inputs=[
+        return race_schema(
+            "LatentCriticBestOfNCustom",
+            "Best Of N (custom sampling)",
+            "Best Of N for any guider, sampler and sigmas: starts N noise seeds together, looks at them on the way and "
+            "scores what they will become, finishes only the better part and hands on the best image. What comes out "
+            "is what SamplerCustomAdvanced with Random Noise makes of that seed.",
+            [
                 io.Guider.Input("guider", tooltip="The model with its conditions, such as CFGGuider or BasicGuider."),
                 io.Sampler.Input("sampler", tooltip="The sampler, such as KSamplerSelect."),
                 io.Sigmas.Input("sigmas", tooltip="The noise levels, such as BasicScheduler."),
-                *start_inputs(),
-                seed_input(),
-                *race_inputs(),
             ],
-            outputs=outputs(),
+            [],
         )
 
     @classmethod
@@ -49,7 +43,7 @@ class BestOfNCustom(io.ComfyNode):
         **widgets: Any,
     ) -> io.NodeOutput:
         """Check everything, then sample."""
-        looks, policy = rules_of(widgets)
-        task = custom_task(guider, sampler, sigmas, latent_image, seeds_of(widgets), rows_at_once)
         name = getattr(getattr(sampler, "sampler_function", None), "__name__", type(sampler).__name__)
-        return best_of(BestOf(task, vae, scorer, looks, policy, name, notes_of(widgets)))
+        told = told_of(widgets, vae, scorer, name)
+        task = custom_task(guider, sampler, sigmas, latent_image, seeds_of(widgets), rows_at_once)
+        return best_of(task, told)

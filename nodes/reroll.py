@@ -8,9 +8,10 @@ from comfy_api.latest import io
 from comfy_execution.graph_utils import GraphBuilder
 
 from ..core.selection.reroll import RerollPolicy, Rerolls
-from ..core.selection.seeds import MOST, SEED_MODES, Seeds, parse_seeds
+from ..core.selection.seeds import MOST, Seeds, parse_seeds
 from ._reroll import Run
 from ._reroll_graph import LINKS, group_graph, link_inputs, outputs
+from ._seed_inputs import seed_order_inputs
 from ._sockets import CATEGORY_MAKING
 from .reroll_sample import sampling_inputs
 
@@ -122,21 +123,14 @@ def _stopping() -> list[io.Input]:
             default=True,
             tooltip="Stop at the first image that reaches the threshold. Off: use the whole budget and take the best.",
         ),
-        io.Combo.Input(
-            "seed_mode",
-            options=list(SEED_MODES),
-            default="increment",
-            tooltip="increment: seed, seed + 1, … random: seed, then numbers that it alone decides. list: those of "
-            "seed_list.",
-        ),
-        io.String.Input("seed_list", default="", tooltip="Seeds for the mode list, apart by commas: 7, 11, 42."),
+        *seed_order_inputs(),
         io.Int.Input(
             "max_calls",
             default=0,
             min=0,
             max=10_000_000,
-            tooltip="At most this many denoiser calls in all attempts together (euler: one a step). The first attempt "
-            "always runs. 0 means no limit.",
+            tooltip="At most this many denoiser calls in all attempts together (euler: one a step for each image). The "
+            "first attempt always runs. 0 means no limit.",
         ),
         io.Float.Input(
             "max_seconds",

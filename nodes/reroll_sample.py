@@ -10,12 +10,10 @@ import comfy.samplers
 from comfy_api.latest import io
 
 from ..core.hosts.comfyui.counting import calls_of, count_calls
-from ..core.selection.seeds import MOST
 from ._inputs import one
 from ._reroll import judged
 from ._reroll_graph import WHOLE, link_inputs
-from ._sockets import CATEGORY_MAKING, AttemptSocket
-from .reroll_step import INTERNAL
+from ._reroll_parts import attempt_schema, attempt_seed
 
 
 class RerollSample(io.ComfyNode):
@@ -27,21 +25,9 @@ class RerollSample(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
-            node_id=WHOLE,
-            display_name="Reroll Sample (internal)",
-            category=CATEGORY_MAKING,
-            description=INTERNAL,
-            is_input_list=True,
-            is_deprecated=True,  # keeps it out of the frontend's search
-            inputs=[
-                *link_inputs(raw=False),
-                io.Int.Input("seed", default=0, min=0, max=MOST, tooltip="The seed of the attempt."),
-                *sampling_inputs(),
-                io.Boolean.Input("again", default=False, tooltip="Whether it was sampled before."),
-            ],
-            outputs=[AttemptSocket.Output("attempt", "attempt", "The attempt with its scores.")],
-        )
+        again = io.Boolean.Input("again", default=False, tooltip="Whether it was sampled before.")
+        inputs = [*link_inputs(raw=False), attempt_seed(), *sampling_inputs(), again]
+        return attempt_schema(WHOLE, "Reroll Sample", inputs)
 
     @classmethod
     def execute(
@@ -73,7 +59,7 @@ class RerollSample(io.ComfyNode):
         for place in range(max(len(latents), len(vae))):
             images += kinds["VAEDecode"]().decode(_at(vae, place), _at(latents, place))
         spent = calls_of([calls for _, calls in counted], len(latents))
-        return io.NodeOutput(judged(images, latents, spent, one(scorer, "scorer"), seed[0]))
+        return io.NodeOutput(judged(images, latents, positive, spent, one(scorer, "scorer"), seed[0]))
 
 
 def _at(values: Sequence[Any], place: int) -> Any:

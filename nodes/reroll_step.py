@@ -11,7 +11,6 @@ from comfy_api.latest import io
 from ..core.errors import BadInput
 from ..core.hosts.comfyui.counting import calls_of, count_calls
 from ..core.methods.contract import Scorer
-from ..core.selection.seeds import MOST
 from ._inputs import one
 from ._reroll import Run, Sampled, judged
 from ._reroll_graph import (
@@ -24,9 +23,8 @@ from ._reroll_graph import (
     next_group_graph,
     outputs,
 )
-from ._sockets import CATEGORY_MAKING, AttemptSocket, CallsSocket, ScorerSocket, SessionSocket
-
-INTERNAL = "Part of Reroll Until Good, which puts it into the running graph by itself. Do not place it."
+from ._reroll_parts import attempt_schema, attempt_seed, inner_schema
+from ._sockets import AttemptSocket, CallsSocket, ScorerSocket, SessionSocket
 
 
 class RerollStep(io.ComfyNode):
@@ -34,13 +32,10 @@ class RerollStep(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
-            node_id=STEP,
-            display_name="Reroll Step (internal)",
-            category=CATEGORY_MAKING,
-            description=INTERNAL,
+        return inner_schema(
+            STEP,
+            "Reroll Step",
             is_input_list=True,
-            is_deprecated=True,  # keeps it out of the frontend's search
             enable_expand=True,
             inputs=[
                 SessionSocket.Input("session", tooltip="The attempts so far."),
@@ -116,35 +111,29 @@ class RerollAttempt(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
-            node_id=JUDGED,
-            display_name="Reroll Attempt (internal)",
-            category=CATEGORY_MAKING,
-            description=INTERNAL,
-            is_input_list=True,
-            is_deprecated=True,  # keeps it out of the frontend's search
-            inputs=[
-                io.Image.Input("new_images", tooltip="The images of the attempt."),
-                io.Latent.Input("new_latents", tooltip="Their latents, one LATENT for each sampling."),
-                CallsSocket.Input("calls", tooltip="The counter of each model that they were sampled with."),
-                ScorerSocket.Input("scorer", tooltip="The scorer that judges the attempts."),
-                io.Int.Input("seed", default=0, min=0, max=MOST, tooltip="The seed of the attempt."),
-            ],
-            outputs=[AttemptSocket.Output("attempt", "attempt", "The attempt with its scores.")],
-        )
+        inputs = [
+            io.Image.Input("new_images", tooltip="The images of the attempt."),
+            io.Latent.Input("new_latents", tooltip="Their latents, one LATENT for each sampling."),
+            io.Conditioning.Input("positive", tooltip="What they were sampled with, for the history of scores."),
+            CallsSocket.Input("calls", tooltip="The counter of each model that they were sampled with."),
+            ScorerSocket.Input("scorer", tooltip="The scorer that judges the attempts."),
+            attempt_seed(),
+        ]
+        return attempt_schema(JUDGED, "Reroll Attempt", inputs)
 
     @classmethod
     def execute(
         cls,
         new_images: Sequence[Any],
         new_latents: Sequence[Any],
+        positive: Sequence[Any],
         calls: Sequence[Any],
         scorer: Sequence[Any],
         seed: Sequence[int],
     ) -> io.NodeOutput:
         """Score, and keep what the step needs."""
         spent = calls_of(calls, len(new_latents))
-        return io.NodeOutput(judged(new_images, new_latents, spent, one(scorer, "scorer"), seed[0]))
+        return io.NodeOutput(judged(new_images, new_latents, positive, spent, one(scorer, "scorer"), seed[0]))
 
 
 class CountCalls(io.ComfyNode):
@@ -152,12 +141,9 @@ class CountCalls(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
-            node_id=COUNTER,
-            display_name="Count Denoiser Calls (internal)",
-            category=CATEGORY_MAKING,
-            description=INTERNAL,
-            is_deprecated=True,  # keeps it out of the frontend's search
+        return inner_schema(
+            COUNTER,
+            "Count Denoiser Calls",
             inputs=[io.Model.Input("model", tooltip="The model to sample with.")],
             outputs=[
                 io.Model.Output("counted", "model", "The same model."),

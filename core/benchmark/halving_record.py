@@ -40,7 +40,8 @@ class RecordRequest:
         size: Side of the pictures in pixels.
         guidance: Classifier-free guidance; 1 halves the cost.
         seed: The first seed; also draws the prompts.
-        ahead: Denoiser calls of the short run to the end that a look takes; 0 looks at the predicted clean picture.
+        ahead: Denoiser calls of the short run to the end that each look takes, one number for all or one each; 0
+            looks at the predicted clean picture.
         precision: ``bf16`` runs the model (not the judge) under autocast, ``fp32`` does not.
     """
 
@@ -52,17 +53,23 @@ class RecordRequest:
     guidance: float = 3.0
     seed: int = 0
     precision: Literal["fp32", "bf16"] = "fp32"
-    ahead: int = 0
+    ahead: tuple[int, ...] = (0,)
 
     def __post_init__(self) -> None:
         if self.groups < 2 or self.candidates < 4 or self.steps < 2:
             got = f"{self.groups} groups, {self.candidates} candidates, {self.steps} steps"
             raise BadInput("at least 2 groups, 4 candidates and 2 steps", got, "Raise them.")
-        if self.ahead < 0:
-            raise BadInput("at least 0 steps of a short run", str(self.ahead), "0 looks at the predicted picture.")
+        if min(self.ahead, default=-1) < 0 or len(self.ahead) not in (1, len(self.looks)):
+            expected = f"one number of at least 0 for all looks, or {len(self.looks)}"
+            raise BadInput(expected, str(list(self.ahead)), "0 looks at the predicted picture.")
         inside = all(1 <= look < self.steps for look in self.looks)
         if not self.looks or not inside or sorted(set(self.looks)) != list(self.looks):
             raise BadInput(f"rising looks from 1 to {self.steps - 1}", str(list(self.looks)), "Name steps in order.")
+
+    @property
+    def tries(self) -> dict[int, int]:
+        """Step of a look → denoiser calls of its short run."""
+        return dict(zip(self.looks, self.ahead * len(self.looks) if len(self.ahead) == 1 else self.ahead, strict=True))
 
     def prompt(self, group: int) -> str:
         """The prompt of a group: clean captions as the embedded model was trained on."""
@@ -117,8 +124,7 @@ def embedded_sampler(request: RecordRequest, model: Path | None, device: str) ->
             size=request.size,
             steps=request.steps,
             guidance=request.guidance,
-            ahead=request.ahead,
-            looks=request.looks,
+            looks=request.tries,
         )
         for _ in range(len(request.looks) + 1):
             with autocast:  # not around the yield: the judge's precision is its own

@@ -36,18 +36,19 @@ class Schedule:
         looks: After which steps.
         kept: How many candidates go on after each.
         steps: Sampling steps.
-        ahead: Denoiser calls at most of the short run that a look takes.
+        ahead: Denoiser calls at most of the short run that each look takes; none when empty.
     """
 
     looks: tuple[int, ...]
     kept: tuple[int, ...]
     steps: int
-    ahead: int = 0
+    ahead: tuple[int, ...] = ()
 
     @property
     def extra(self) -> tuple[float, ...]:
         """What the short run of each look costs a candidate, as a share of its whole way."""
-        return tuple(len(leaps(look, self.steps, self.ahead)) / self.steps for look in self.looks)
+        tries = zip(self.looks, self.ahead, strict=False)
+        return tuple(len(leaps(look, self.steps, ahead)) / self.steps for look, ahead in tries)
 
     def cost(self, candidates: int) -> float:
         """Share of the denoiser calls of finishing everybody, short runs counted."""
@@ -73,7 +74,7 @@ class Table:
         looks: Steps of the looks.
         steps: Sampling steps.
         prompts: One per group.
-        ahead: Denoiser calls at most of the short run that a look took.
+        ahead: Denoiser calls at most of the short run that each look took; none when empty.
     """
 
     previews: NDArray[np.float64]
@@ -81,7 +82,7 @@ class Table:
     looks: tuple[int, ...]
     steps: int
     prompts: tuple[str, ...]
-    ahead: int = 0
+    ahead: tuple[int, ...] = ()
 
     @classmethod
     def of(cls, heading: dict[str, Any], groups: dict[int, Group]) -> Table:
@@ -101,7 +102,7 @@ class Table:
             looks=tuple(request["looks"]),
             steps=request["steps"],
             prompts=tuple(row.prompt for row in rows),
-            ahead=request.get("ahead", 0),
+            ahead=tuple(request["ahead"]) * (len(request["looks"]) if len(request["ahead"]) == 1 else 1),
         )
 
     def half(self, first: bool, seed: int) -> Table:
@@ -122,10 +123,12 @@ def schedules(table: Table) -> Iterator[Schedule]:
     """Every schedule of up to three of the recorded looks, with falling numbers of survivors."""
     candidates = table.finals.shape[1]
     kept = [count for count in _KEPT if count < candidates]
+    tries = dict(zip(table.looks, table.ahead, strict=False))
     for number in range(1, _MOST_LOOKS + 1):
         for looks in combinations(table.looks, number):
+            ahead = tuple(tries[look] for look in looks if look in tries)
             for counts in combinations(reversed(kept), number):
-                yield Schedule(looks, counts, table.steps, table.ahead)
+                yield Schedule(looks, counts, table.steps, ahead)
 
 
 def winners(table: Table, schedule: Schedule) -> NDArray[np.intp]:
@@ -150,6 +153,7 @@ def measured(table: Table, schedule: Schedule) -> dict[str, Any]:
     low, high = _interval(hits, groups)
     return {
         "looks": [step / table.steps for step in schedule.looks],
+        "ahead": list(schedule.ahead),
         "kept": list(schedule.kept),
         "cost": schedule.cost(candidates),
         "groups": groups,
@@ -183,7 +187,6 @@ def study(table: Table, *, seed: int = 0, budgets: Sequence[float] = BUDGETS) ->
     return {
         "candidates": candidates,
         "steps": table.steps,
-        "ahead": table.ahead,
         "groups": len(table.prompts),
         "prompts": len(set(table.prompts)),
         "chosen": chosen,

@@ -42,7 +42,10 @@ def add(subparsers: Subparsers) -> None:
     parser.add_argument("--steps", type=int, default=10, metavar="N", help="sampling steps (default: 10)")
     parser.add_argument("--looks", default="0.2,0.3,0.4,0.6", help="fractions of the steps, apart by commas")
     parser.add_argument(
-        "--ahead", type=int, default=0, metavar="N", help="a look tries the rest in so many more steps (default: 0)"
+        "--ahead",
+        default="0",
+        metavar="N[,N]",
+        help="a look tries the rest in so many more steps; one for all, or one each",
     )
     parser.add_argument("--size", type=int, default=128, metavar="PIXELS", help="side of the pictures (default: 128)")
     parser.add_argument("--guidance", type=float, default=3.0, help="1 computes no unconditioned half (default: 3)")
@@ -78,8 +81,12 @@ def _request(arguments: argparse.Namespace) -> RecordRequest:
 
     try:
         fractions = [float(word) for word in arguments.looks.split(",")]
+        ahead = tuple(int(word) for word in arguments.ahead.split(","))
     except ValueError as error:
-        raise BadInput("fractions apart by commas", repr(arguments.looks), "Write for example: 0.2,0.5") from error
+        got = f"{arguments.looks!r} and {arguments.ahead!r}"
+        raise BadInput(
+            "fractions and whole numbers, apart by commas", got, "Write for example: 0.2,0.5 and 1,2"
+        ) from error
     looks = tuple(sorted({round(fraction * arguments.steps) for fraction in fractions}))
     return RecordRequest(
         groups=arguments.groups,
@@ -90,7 +97,7 @@ def _request(arguments: argparse.Namespace) -> RecordRequest:
         guidance=arguments.guidance,
         seed=arguments.seed,
         precision=arguments.precision,
-        ahead=arguments.ahead,
+        ahead=ahead,
     )
 
 
@@ -141,6 +148,7 @@ def curve(found: dict[str, Any]) -> list[dict[str, Any]]:
             "budget": row.get("budget"),
             "cost": row["cost"],
             "looks": " ".join(f"{look:g}" for look in row.get("looks", ())),
+            "ahead": " ".join(str(count) for count in row.get("ahead", ())),
             "kept": " ".join(str(count) for count in row.get("kept", (row.get("finished"),))),
             "groups": row.get("groups"),
             "top3": row["top3"],

@@ -77,8 +77,8 @@ class Race:
         live: Numbers of those that were not dropped, in order.
         looks: What was seen so far.
         finished: Scores of the finished images in the order of ``live``; ``None`` until then.
-        asked: Denoiser rows that finishing everybody would have computed.
-        computed: Those that were computed.
+        asked: Denoiser calls that finishing everybody takes; one image through the denoiser is one call.
+        computed: Those that were made.
         notes: Lines for the user.
     """
 
@@ -147,9 +147,8 @@ class Race:
         return why | aborted
 
     def finish(self, scores: ScoreBatch) -> None:
-        """Take the scores of the finished images, one per live candidate in their order."""
-        seeds = [self.candidates[number].seed for number in self.live]
-        numbered = tuple(replace(score, index=place) for place, score in enumerate(scores.with_seeds(seeds)))
+        """Take the scores of the finished images, one per live candidate in their order, with their seeds."""
+        numbered = tuple(replace(score, index=place) for place, score in enumerate(scores))
         self.finished = replace(scores, scores=numbered)
 
     @property

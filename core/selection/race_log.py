@@ -45,8 +45,8 @@ def to_dict(race: Race) -> dict[str, Any]:
         "looks": [_look(look) for look in race.looks],
         "best": best,
         "finished": 0 if race.finished is None else len(race.finished),
-        "rows_asked": race.asked,
-        "rows_computed": race.computed,
+        "calls_of_all": race.asked,
+        "calls_made": race.computed,
         "saved": race.saved,
         "notes": list(race.notes),
         "spec": None if spec is None else spec.to_dict(),
@@ -78,10 +78,7 @@ def headline(race: Race) -> str:
 
 def cost(race: Race) -> str:
     """What was saved."""
-    return (
-        f"Images through the denoiser: {race.computed} of {race.asked} made, one per image and noise level; "
-        f"{100 * race.saved:.0f} % saved."
-    )
+    return f"{race.computed} denoiser calls made of {race.asked} for all; {100 * race.saved:.0f} % saved."
 
 
 def _final(race: Race, number: int) -> Any:

@@ -8,7 +8,6 @@ again. A picture is never deleted and never overwritten; one that the user takes
 from __future__ import annotations
 
 import logging
-import re
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -18,6 +17,7 @@ from ..database import Layout, transact
 from ..errors import BadInput, UnwritableFile
 from ..records import Score, ScoreBatch, ScoreSpec
 from .policy import Policy, Selection, select
+from .session_files import move, number_of, whole_files
 
 BEST, REST = "best", "rest"
 INDEX = "session.sqlite"
@@ -31,8 +31,6 @@ _LAYOUT = Layout(
         " reason TEXT, seed TEXT, pixels TEXT)",
     ),
 )
-_NUMBERED = re.compile(r"_(\d{5,})_\.png$")
-_UNFINISHED = re.compile(r"^\..+_\d{5,}_\.png\.\d+\.tmp\.png$")
 _log = logging.getLogger(__name__)
 
 
@@ -123,7 +121,7 @@ class Session:
         try:
             for side in (BEST, REST):
                 (self.folder / side).mkdir(exist_ok=True)
-            found = {f"{side}/{name}" for side in (BEST, REST) for name in _whole_files(self.folder / side)}
+            found = {f"{side}/{name}" for side in (BEST, REST) for name in whole_files(self.folder / side)}
         except OSError as error:
             raise UnwritableFile(
                 f"to read {self.folder}", error.strerror or str(error), "Check the rights of the folder."
@@ -202,7 +200,7 @@ class Session:
         """To the other side; a file that something holds open stays where it is until the next run."""
         side = REST if member.best else BEST
         try:
-            path = _move(member.path, self.folder / side)
+            path = move(member.path, self.folder / side)
         except OSError as error:
             _log.warning("%s stays where it is until the next run: %s", member.path, error)
             return member
@@ -223,47 +221,12 @@ def _outcome(after: Sequence[Member], where: Iterable[int], repeated: int, selec
 
 
 def _index(db: sqlite3.Connection, path: str, known: Known | None) -> None:
-    numbered = _NUMBERED.search(path)
-    number = (
-        int(numbered[1]) if numbered else db.execute("SELECT coalesce(max(number), 0) + 1 FROM pictures").fetchone()[0]
-    )
+    number = number_of(path)
+    if number is None:
+        number = db.execute("SELECT coalesce(max(number), 0) + 1 FROM pictures").fetchone()[0]
     row = (path, 0, "", None, None, None, None)
     if known is not None:
         score = known.score
         seed = None if score.seed is None else str(score.seed)
         row = (path, number, known.spec, score.value, score.reason, seed, known.pixels)
     db.execute("INSERT OR REPLACE INTO pictures VALUES (?, ?, ?, ?, ?, ?, ?)", row)
-
-
-def _whole_files(folder: Path) -> list[str]:
-    """Names of the PNG files. Under the lock nobody of ours is writing, so what is unfinished was left by a kill."""
-    names = []
-    for path in folder.iterdir():
-        if path.suffix.lower() != ".png" or not path.is_file():
-            continue
-        if _UNFINISHED.match(path.name) or (_NUMBERED.search(path.name) and path.stat().st_size == 0):
-            path.unlink(missing_ok=True)
-        elif not path.name.startswith("."):
-            names.append(path.name)
-    return names
-
-
-def _move(source: Path, folder: Path) -> Path:
-    """Move a file into a folder under its own name, or a like one where that is taken."""
-    target, number = folder / source.name, 2
-    while True:
-        try:
-            target.touch(exist_ok=False)
-            break
-        except FileExistsError:
-            target = folder / _NUMBERED.sub(rf"-{number}_\1_.png", source.name)
-            if target.name == source.name:  # a file that someone renamed
-                target = folder / f"{source.stem}-{number}{source.suffix}"
-            number += 1
-    try:
-        source.replace(target)
-    except BaseException:
-        # Ours, and empty: it only held the name.
-        target.unlink(missing_ok=True)
-        raise
-    return target

@@ -76,6 +76,16 @@ def test_percentile_against_counting_by_hand(tmp_path_factory, values, value):
     assert found.among == len(values)
 
 
+def test_a_conditioning_is_never_taken_for_a_text(history):
+    history.record(batch(1.0, 2.0), ["a", "b"], conditionings=["f" * 32, "0" * 32])
+    history.record(batch(3.0), ["c"], ["f" * 32])
+    found = [row["prompt"] for row in history.query()]
+    assert found[1:] == ["c:" + "0" * 32, "c:" + "f" * 32]
+    assert ":" not in found[0]
+    with pytest.raises(BadInput, match="2 conditionings"):
+        history.record(batch(1.0, 2.0), ["a", "b"], conditionings=["f"])
+
+
 def test_other_scorers_settings_and_models_do_not_count(history):
     history.record(batch(1.0, 2.0), ["a", "b"])
     for other in (ScoreSpec("judge", scale=(0, 100)), ScoreSpec("judge", backbone="sd15"), ZERO):

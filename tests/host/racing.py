@@ -25,7 +25,7 @@ def bench(comfyui):
 
     def run(task, marks=(), on_look=None, on_step=nothing, ahead=0):
         with torch.inference_mode():
-            return found["sample"](task, marks, on_look or drop_to(), on_step, ahead)
+            return found["sample"](task, [(*mark, ahead) for mark in marks], on_look or drop_to(), on_step)
 
     shared = {
         "flow_words": flow_words,

@@ -45,9 +45,9 @@ def race(racing, guider, at_once, rows=1, ahead=0):
     from comfy.samplers import sampler_object
 
     task = racing.custom_task(guider, sampler_object("euler"), torch.tensor(SIGMAS), start(rows), SEEDS, at_once)
-    marks = () if task.why_alone else ((1, 0.75),)
+    marks = () if task.why_alone else ((1, 0.75, ahead),)
     with torch.inference_mode():
-        return racing.sample(task, marks, lambda moment, live: live[1:], racing.nothing, ahead)
+        return racing.sample(task, marks, lambda moment, live: live[1:], racing.nothing)
 
 
 def lone(guider, seed, rows=1):

@@ -64,6 +64,9 @@ def test_a_cached_run_tells_its_scores_again(comfyui_server, sd15_checkpoint):
 
 def test_interrupts_at_any_moment_leave_history_and_files_whole(comfyui_server, sd15_checkpoint):
     chance, ended = random.Random(0), []
+    # One whole run first: every interrupt may come before anything is written.
+    first = small("overnight_session", sd15_checkpoint, seed=1999, session="interrupted")
+    assert entry(comfyui_server, queue(comfyui_server, first))["status"]["status_str"] == "success"
     for number in range(24):
         story = ("reroll_until_good", "overnight_session", "best_of_16")[number % 3]
         widgets = {"seed": 2000 + 10 * number, "steps": 2, "session": "interrupted", "threshold": 100.0, "n": 3}
@@ -74,6 +77,7 @@ def test_interrupts_at_any_moment_leave_history_and_files_whole(comfyui_server, 
     assert "error" in ended  # ComfyUI's word for an interrupted prompt; else nothing was shown
     db = sqlite3.connect(comfyui_server.base / "user/latent_critic/history.sqlite")
     assert db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+    assert db.execute("SELECT count(*) FROM scores").fetchone()[0] >= 1
     db.close()
     for path in (comfyui_server.base / "output").rglob("*"):
         assert ".tmp" not in path.name

@@ -30,6 +30,14 @@ class TestGive:
         return (self.values[key],)
 
 
+class TestScorerSource(TestGive):
+    """Hands out a scorer of the running test."""
+
+    RETURN_TYPES = ("LC_SCORER",)
+    OUTPUT_IS_LIST = (False,)
+    values = {}  # noqa: RUF012 (as above)
+
+
 class BrightnessScorer:
     """A pure scorer: 100 times the mean pixel. Broken images get a reason; ``watch`` is called after each image."""
 
@@ -62,6 +70,15 @@ def history_off(monkeypatch):
 def scorer(pack):
     """Builds the brightness scorer, with other fields of its spec where wanted."""
     return lambda **spec: BrightnessScorer(pack, **spec)
+
+
+@pytest.fixture
+def scorers(comfyui, scorer):
+    """What the node TestScorerSource hands out by its `key`: under "it" the brightness scorer at first."""
+    comfyui.NODE_CLASS_MAPPINGS.setdefault("TestScorerSource", TestScorerSource)
+    TestScorerSource.values["it"] = scorer()
+    yield TestScorerSource.values
+    TestScorerSource.values.clear()
 
 
 @pytest.fixture

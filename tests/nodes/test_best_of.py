@@ -19,27 +19,8 @@ RACE = {
     "abort_quantile": 0.25,
     "finish_at_least": 1,
     "rows_at_once": 0,
+    "preview_steps": "0",
 }
-
-
-class TestBestOfScorerSource:
-    """Hands out the scorer of the running test."""
-
-    RETURN_TYPES = ("LC_SCORER",)
-    FUNCTION = "give"
-    CATEGORY = "tests"
-    scorers = {}  # noqa: RUF012 (one store for the test process, filled by the fixture)
-
-    @classmethod
-    def INPUT_TYPES(cls):
-        return {"required": {"key": ("STRING", {})}}
-
-    @classmethod
-    def IS_CHANGED(cls, key):
-        return float("nan")
-
-    def give(self, key):
-        return (self.scorers[key],)
 
 
 class TestCountedModel:
@@ -61,12 +42,10 @@ class TestCountedModel:
 
 
 @pytest.fixture
-def graph(comfyui, pack, scorer):
+def graph(comfyui, pack, scorers):
     """Builds a prompt around the node; the brightness of an image decides by default."""
     pack()
-    for kind in (TestBestOfScorerSource, TestCountedModel):
-        comfyui.NODE_CLASS_MAPPINGS[kind.__name__] = kind
-    TestBestOfScorerSource.scorers["best of"] = scorer()
+    comfyui.NODE_CLASS_MAPPINGS["TestCountedModel"] = TestCountedModel
     TestCountedModel.rows.clear()
 
     def build(node="LatentCriticBestOfN", judge=True, batch=1, **widgets):
@@ -75,7 +54,7 @@ def graph(comfyui, pack, scorer):
             "2": {"class_type": "CLIPTextEncode", "inputs": {"text": "a lighthouse", "clip": ["1", 1]}},
             "3": {"class_type": "CLIPTextEncode", "inputs": {"text": "", "clip": ["1", 1]}},
             "4": {"class_type": "EmptyLatentImage", "inputs": {"width": 64, "height": 64, "batch_size": batch}},
-            "5": {"class_type": "TestBestOfScorerSource", "inputs": {"key": "best of"}},
+            "5": {"class_type": "TestScorerSource", "inputs": {"key": "it"}},
             "7": {"class_type": "TestCountedModel", "inputs": {"model": ["1", 0]}},
         }
         links = {"latent_image": ["4", 0], "vae": ["1", 2], **({"scorer": ["5", 0]} if judge else {})}
@@ -147,15 +126,60 @@ def test_the_saved_share_is_what_the_network_did_not_compute(run_workflow, graph
     run = run_workflow(graph(n=8, shares="0.5, 0.25"))
     log, counted = log_of(run), sum(TestCountedModel.rows)
     assert counted == 2 * (8 * 1 + 4 * 2 + 1 * 2)  # conditioned and unconditioned
-    assert log["rows_computed"] == counted / 2
-    assert log["rows_asked"] == 8 * 5
+    assert log["calls_made"] == counted / 2
+    assert log["calls_of_all"] == 8 * 5
     assert log["saved"] == pytest.approx(1 - 18 / 40)
-    assert "18 of 40 made, one per image and noise level; 55 % saved" in run.kept["log"][0]
+    assert "18 denoiser calls made of 40 for all; 55 % saved" in run.kept["log"][0]
     shown = run.outputs["6"]
     assert shown["best_of"][0]["saved"] == log["saved"]
     assert "55 % saved" in shown["text"][0]
     assert len(shown["images"]) == 1
     assert [row["seed"] for row in shown["scores"]] == run.kept["seed_used"]
+
+
+@pytest.mark.parametrize("node", ["LatentCriticBestOfN", "LatentCriticBestOfNCustom"])
+def test_preview_steps_are_counted_and_change_no_winner(run_workflow, graph, node):
+    plain = {"n": 4, "looks": "0.2, 0.6", "shares": "1", "rows_at_once": 1}
+    without = run_workflow(graph(node, **plain))
+    assert without.success, without.error
+    assert log_of(without)["saved"] == 0
+    TestCountedModel.rows.clear()
+    tried = run_workflow(graph(node, **plain, preview_steps="2"))
+    log = log_of(tried)
+    # Of 5 steps: 2 more after the first, 2 more after the third, for each of 4.
+    assert log["calls_made"] == sum(TestCountedModel.rows) / 2 == 20 + 4 * 2 + 4 * 2
+    assert log["calls_of_all"] == 20
+    assert log["saved"] == pytest.approx(-16 / 20)
+    assert tried.kept["seed_used"] == without.kept["seed_used"]
+    assert torch.equal(tried.kept["latent"][0]["samples"], without.kept["latent"][0]["samples"])
+    each = log_of(run_workflow(graph(node, **plain, preview_steps="1, 2")))
+    assert each["calls_made"] == 20 + 4 * 1 + 4 * 2
+    looks = [[row["looks"] for row in log_of(run)["candidates"]] for run in (without, tried)]
+    assert looks[0] != looks[1]
+    finals = [[row["score"] for row in log_of(run)["candidates"]] for run in (without, tried)]
+    assert finals[0] == finals[1]
+
+
+def test_a_prompt_without_preview_steps_is_as_before(run_workflow, graph):
+    prompt = graph()
+    del prompt["6"]["inputs"]["preview_steps"]
+    run = run_workflow(prompt)
+    assert run.success, run.error
+    assert log_of(run) == log_of(run_workflow(graph()))
+
+
+def test_no_preview_steps_where_they_would_leave_a_trace(run_workflow, graph):
+    prompt = graph(preview_steps="2")
+    prompt["20"] = {
+        "class_type": "APG",
+        "inputs": {"model": ["7", 0], "eta": 1.0, "norm_threshold": 5.0, "momentum": -0.5},
+    }
+    prompt["6"]["inputs"]["model"] = ["20", 0]
+    run = run_workflow(prompt)
+    assert run.success, run.error
+    assert log_of(run)["calls_made"] == 4 + 2 * 2 + 1 * 2
+    (note,) = log_of(run)["notes"]
+    assert "without preview steps: its guidance remembers earlier steps" in note
 
 
 @pytest.mark.parametrize("sampler", ["euler", "dpmpp_2m_sde", "lcm"])
@@ -253,6 +277,8 @@ def test_seed_modes(run_workflow, graph):
         ({"looks": "half"}, "looks as numbers"),
         ({"shares": "0.5, 0.5, 0.5"}, "one share for all looks, or 2"),
         ({"shares": "2"}, "shares above 0"),
+        ({"preview_steps": "-1"}, "extra steps of at least 0"),
+        ({"preview_steps": "1.5"}, "preview_steps as whole numbers"),
         ({"n": 0}, "n"),
     ],
 )
@@ -263,8 +289,8 @@ def test_bad_input_samples_nothing(run_workflow, graph, widgets, message):
     assert TestCountedModel.rows == []
 
 
-def test_something_else_than_a_scorer_is_refused(run_workflow, graph):
-    TestBestOfScorerSource.scorers["best of"] = "a word"
+def test_something_else_than_a_scorer_is_refused(run_workflow, graph, scorers):
+    scorers["it"] = "a word"
     run = run_workflow(graph())
     assert "a scorer (LC_SCORER)" in run.error
     assert TestCountedModel.rows == []
@@ -283,8 +309,8 @@ def broken(judge, when):
     )
 
 
-def test_a_preview_without_a_score_goes_on_last(run_workflow, graph):
-    broken(TestBestOfScorerSource.scorers["best of"], lambda call: call in (0, 1, 2))
+def test_a_preview_without_a_score_goes_on_last(run_workflow, graph, scorers):
+    broken(scorers["it"], lambda call: call in (0, 1, 2))
     run = run_workflow(graph(looks="0.4"))
     assert run.success, run.error
     rows = log_of(run)["candidates"]
@@ -292,15 +318,15 @@ def test_a_preview_without_a_score_goes_on_last(run_workflow, graph):
     assert rows[1]["reason"] == "not scored: broken decode"
 
 
-def test_a_finished_image_without_a_score_never_wins(run_workflow, graph):
-    broken(TestBestOfScorerSource.scorers["best of"], lambda call: call == 0)
+def test_a_finished_image_without_a_score_never_wins(run_workflow, graph, scorers):
+    broken(scorers["it"], lambda call: call == 0)
     run = run_workflow(graph(looks="", n=2))
     assert run.kept["seed_used"] == [41]
     assert [row["reason"] for row in log_of(run)["candidates"]] == ["broken decode", ""]
 
 
-def test_when_nothing_has_a_score_the_images_are_blocked_and_the_log_is_not(run_workflow, graph):
-    broken(TestBestOfScorerSource.scorers["best of"], lambda call: True)
+def test_when_nothing_has_a_score_the_images_are_blocked_and_the_log_is_not(run_workflow, graph, scorers):
+    broken(scorers["it"], lambda call: True)
     run = run_workflow(graph())
     assert set(run.kept) == {"passed", "finished", "scores", "candidates", "log", "log_json"}
     assert run.kept["passed"] == [False]
@@ -332,6 +358,7 @@ def test_finished_images_are_remembered_and_previews_are_not(run_workflow, graph
     found = history.query()
     assert [row["seed"] for row in found] == run.kept["seed_used"]
     assert [row["score"] for row in found] == run.kept["score"]
+    assert [row["prompt"][:2] for row in found] == ["c:"]
 
 
 def test_early_abort_by_history(run_workflow, graph, history):
@@ -372,10 +399,10 @@ def test_an_abort_of_everybody_blocks_with_the_reason(run_workflow, graph, histo
 
 
 @pytest.mark.parametrize("when", [1, 5])
-def test_cancel_within_leaves_the_history_whole(run_workflow, graph, history, when):
+def test_cancel_within_leaves_the_history_whole(run_workflow, graph, history, when, scorers):
     from comfy import model_management
 
-    judge, seen = TestBestOfScorerSource.scorers["best of"], []
+    judge, seen = scorers["it"], []
     plain = judge.images.reason_unscorable
 
     def pressing(image):
@@ -454,8 +481,7 @@ def test_the_built_in_judge_decides_when_nothing_is_connected(run_workflow, grap
     assert "Nothing is connected to scorer" in run.kept["log"][0]
 
 
-def test_a_second_run_comes_from_the_cache(run_workflow, graph, scorer, monkeypatch):
-    monkeypatch.delattr(TestBestOfScorerSource, "IS_CHANGED")
+def test_a_second_run_comes_from_the_cache(run_workflow, graph):
     assert run_workflow(graph()).success
     TestCountedModel.rows.clear()
     again = run_workflow(graph())

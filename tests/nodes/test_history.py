@@ -39,6 +39,40 @@ def test_every_scoring_is_recorded_once(run_node, pictures, scorer, history):
     assert "a fox" not in json.dumps(rows)
 
 
+@pytest.mark.parametrize("keep", [True, False])
+def test_what_was_sampled_is_known_by_its_conditioning(run_workflow, scorers, history, keep):
+    """Reroll Until Good and Best Of N see CONDITIONING only: its hash, which no text has."""
+
+    def prompts_of(text, node, **widgets):
+        prompt = {
+            "1": {"class_type": "TestTinyCheckpoint", "inputs": {"family": "sd15", "seed": 0}},
+            "2": {"class_type": "CLIPTextEncode", "inputs": {"text": text, "clip": ["1", 1]}},
+            "3": {"class_type": "CLIPTextEncode", "inputs": {"text": "bad", "clip": ["1", 1]}},
+            "4": {"class_type": "EmptyLatentImage", "inputs": {"width": 64, "height": 64, "batch_size": 1}},
+            "5": {"class_type": "TestScorerSource", "inputs": {"key": "it"}},
+        }
+        links = {"model": ["1", 0], "positive": ["2", 0], "negative": ["3", 0], "latent_image": ["4", 0]}
+        links |= {"vae": ["1", 2], "scorer": ["5", 0]}
+        plan = {"steps": 1, "cfg": 2.0, "sampler_name": "euler", "scheduler": "normal", "denoise": 1.0}
+        seeds = {"seed": 7, "seed_mode": "increment", "seed_list": ""}
+        prompt["6"] = {"class_type": node, "inputs": {**links, **plan, **seeds, **widgets}}
+        before = len(history.query()) if history.path.exists() else 0
+        run = run_workflow(prompt)
+        assert run.success, run.error
+        rows = history.query()
+        return {row["prompt"] for row in rows[: len(rows) - before]}
+
+    budget = {"threshold": -1.0, "max_attempts": 2, "stop_at_first_good": True, "max_calls": 0, "max_seconds": 0.0}
+    race = {"n": 2, "looks": "", "shares": "0.5", "early_abort": "off", "abort_quantile": 0.25, "finish_at_least": 1}
+    rerolled = prompts_of("a fox", "LatentCriticReroll", **budget, keep_candidates=keep)
+    (cat,) = prompts_of("a cat", "LatentCriticReroll", **budget, keep_candidates=keep)
+    (fox,) = rerolled
+    assert fox[:2] == cat[:2] == "c:"
+    assert fox != cat
+    raced = prompts_of("a cat", "LatentCriticBestOfN", **race, rows_at_once=1, seed=90)
+    assert raced == {cat}
+
+
 def test_given_scores_are_not_recorded_again(run_node, pictures, scorer, history):
     images = pictures([0.2, 0.8])
     batch = scorer().score(list(images.movedim(-1, 1)))

@@ -23,22 +23,6 @@ OPEN = {
 }
 
 
-class TestScorerSource:
-    """Hands out the scorer of the running test."""
-
-    RETURN_TYPES = ("LC_SCORER",)
-    FUNCTION = "give"
-    CATEGORY = "tests"
-    scorers = {}  # noqa: RUF012 (one store for the test process, filled by the fixture)
-
-    @classmethod
-    def INPUT_TYPES(cls):
-        return {"required": {"key": ("STRING", {})}}
-
-    def give(self, key):
-        return (self.scorers[key],)
-
-
 @pytest.fixture
 def sampled(comfyui, monkeypatch):
     """The seed of every KSampler that really runs."""
@@ -54,11 +38,9 @@ def sampled(comfyui, monkeypatch):
 
 
 @pytest.fixture
-def graph(comfyui, pack, scorer):
+def graph(comfyui, pack, scorers):
     """Builds a prompt around the node; `score_with` is what decides, the brightness of the image by default."""
     pack()
-    comfyui.NODE_CLASS_MAPPINGS.setdefault("TestScorerSource", TestScorerSource)
-    TestScorerSource.scorers["it"] = scorer()
     names = [output.id for output in comfyui.NODE_CLASS_MAPPINGS["LatentCriticReroll"].GET_SCHEMA().outputs]
 
     def build(judge=True, batch=1, **widgets):
@@ -151,10 +133,10 @@ def test_a_larger_budget_samples_only_the_new_ones_and_another_threshold_none(ru
     assert [row["calls"] for row in log_of(more)["attempts"]] == [2] * 4
 
 
-def test_another_scorer_samples_nothing(run_workflow, graph, sampled, scorer):
+def test_another_scorer_samples_nothing(run_workflow, graph, sampled, scorer, scorers):
     assert run_workflow(graph()).success
     sampled.clear()
-    TestScorerSource.scorers["other"] = scorer(name="other")
+    scorers["other"] = scorer(name="other")
     prompt = graph()
     prompt["5"]["inputs"]["key"] = "other"
     run = run_workflow(prompt)
@@ -270,8 +252,10 @@ def test_a_linked_budget_of_zero_is_refused(run_workflow, graph, sampled):
     assert sampled == []
 
 
-def test_a_threshold_on_an_uncalibrated_scorer_is_refused_before_sampling(run_workflow, graph, sampled, scorer):
-    TestScorerSource.scorers["it"] = scorer(calibrated_on=None)
+def test_a_threshold_on_an_uncalibrated_scorer_is_refused_before_sampling(
+    run_workflow, graph, sampled, scorer, scorers
+):
+    scorers["it"] = scorer(calibrated_on=None)
     run = run_workflow(graph(threshold=50.0))
     assert not run.success
     assert "Switch the threshold off to use the whole budget and keep the best" in run.error
@@ -279,8 +263,8 @@ def test_a_threshold_on_an_uncalibrated_scorer_is_refused_before_sampling(run_wo
     assert run_workflow(graph(threshold=-1.0)).success
 
 
-def test_an_attempt_without_a_score_never_wins(run_workflow, graph, sampled):
-    judge = TestScorerSource.scorers["it"]
+def test_an_attempt_without_a_score_never_wins(run_workflow, graph, sampled, scorers):
+    judge = scorers["it"]
     plain, seen = judge.images.reason_unscorable, []
 
     def broken_first(image):
@@ -294,8 +278,8 @@ def test_an_attempt_without_a_score_never_wins(run_workflow, graph, sampled):
     assert [row["reason"] for row in log_of(run)["attempts"]] == ["broken", ""]
 
 
-def test_when_no_attempt_has_a_score_the_images_are_blocked_and_the_log_is_not(run_workflow, graph):
-    judge = TestScorerSource.scorers["it"]
+def test_when_no_attempt_has_a_score_the_images_are_blocked_and_the_log_is_not(run_workflow, graph, scorers):
+    judge = scorers["it"]
     reason = staticmethod(lambda image: "broken decode")
     judge.images = type("images", (), {"as_list": judge.images.as_list, "reason_unscorable": reason})
     run = run_workflow(graph(max_attempts=2))
@@ -383,7 +367,7 @@ def test_without_candidates_everything_else_is_the_same(run_workflow, graph, sam
         assert torch.equal(run.kept[name][0]["samples"], plain.kept[name][0]["samples"]), name
     assert run.kept["latent"][0]["batch_index"] == plain.kept["latent"][0]["batch_index"]
     assert scores_of(run) == scores_of(plain)
-    assert [row["calls"] for row in log_of(run)["attempts"]] == [2] * 6
+    assert [row["calls"] for row in log_of(run)["attempts"]] == [4] * 6  # 2 steps for each of 2 images
     assert len(run.kept["candidates"]) == 1
     assert torch.equal(run.kept["candidates"][0], plain.kept["image"][0])
 
@@ -413,8 +397,8 @@ def test_without_candidates_a_loser_that_becomes_the_best_is_sampled_again(run_w
     assert torch.equal(run.kept["latent"][0]["samples"], plain.kept["latent"][0]["samples"])
 
 
-def test_without_candidates_and_without_a_score(run_workflow, graph):
-    judge = TestScorerSource.scorers["it"]
+def test_without_candidates_and_without_a_score(run_workflow, graph, scorers):
+    judge = scorers["it"]
     reason = staticmethod(lambda image: "broken decode")
     judge.images = type("images", (), {"as_list": judge.images.as_list, "reason_unscorable": reason})
     run = run_workflow(graph(max_attempts=2, keep_candidates=False))
@@ -434,7 +418,7 @@ def test_a_list_of_latents_is_one_attempt_of_several_samplings(run_workflow, gra
     assert sampled == [40, 40, 41, 41]
     rows = log_of(run)["attempts"]
     assert [(row["seed"], row["image"]) for row in rows] == [(seed, image) for seed in (40, 41) for image in range(3)]
-    assert log_of(run)["calls"] == 8
+    assert log_of(run)["calls"] == 12  # 2 steps for each of 6 images
     assert len(run.kept["candidates"]) == (6 if keep else 1)
     (best,) = (row for row in rows if row["best"])
     assert run.kept["score"] == [best["score"]] == [max(row["score"] for row in rows)]

@@ -180,9 +180,10 @@ def test_best_of_16(run_workflow, fitted):
     run = run_workflow(prompt)
     assert run.success, run.error
     found = by_type(run, prompt, "LatentCriticBestOfN")
-    assert found["best_of"][0]["rows_asked"] == 16 * 5
-    assert found["best_of"][0]["rows_computed"] == 16 + 2 * 5 + 2 * 3
-    assert len(found["scores"]) == 3
+    assert found["best_of"][0]["calls_of_all"] == 16 * 5
+    # Of 5 steps both looks fall on the first: 2 extra steps for each, and 2 of 16 go on.
+    assert found["best_of"][0]["calls_made"] == 16 + 16 * 2 + 2 * 4
+    assert len(found["scores"]) == 2
     assert len(by_type(run, prompt, "SaveImage")["images"]) == 1
 
 

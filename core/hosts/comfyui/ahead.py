@@ -40,12 +40,14 @@ def why_none(task: Task) -> str:
 class ShortRun:
     """The sampler's latest question to a guider, and how it would end from there in a few leaps.
 
+    Not hung on a model it knows no question, and leaves every prediction as it is.
+
     Euler steps on the rest of the schedule: x' = x0 + (σ' / σ) (x − x0), for ε, v and flow models alike. What is drawn
     or computed on the way does not reach the sampler.
     """
 
-    def __init__(self, task: Task, ahead: int) -> None:
-        self._task, self._ahead = task, ahead
+    def __init__(self, task: Task) -> None:
+        self._task = task
         self._question: tuple[torch.Tensor, torch.Tensor] | None = None
         self._options: tuple[Any, Any] = ({}, None)
         self._running = False
@@ -61,15 +63,16 @@ class ShortRun:
             self._question, self._options = (x, sigma), (options, seed)
         return executor(x, sigma, options, seed)
 
-    def clean(self, guider: Any, x0: torch.Tensor, begun: int) -> torch.Tensor:
+    def clean(self, guider: Any, x0: torch.Tensor, begun: int, ahead: int) -> torch.Tensor:
         """Predicted clean latents of the latest question → those at the end of the short run; of live rows only.
 
         Args:
             guider: Asked; the one that samples.
             x0: [N, C, …] in the sampler's space.
             begun: Steps of the schedule that have begun.
+            ahead: Questions of the short run.
         """
-        levels = self._levels(begun)
+        levels = self._levels(begun, ahead)
         if self._question is None or not levels:
             return x0
         (x, sigma), first = self._question, x0
@@ -84,11 +87,11 @@ class ShortRun:
             self._running = False
         return x0
 
-    def _levels(self, begun: int) -> Sequence[float]:
+    def _levels(self, begun: int, ahead: int) -> Sequence[float]:
         if self._question is None:
             return ()
         sigmas, here = self._task.sigmas, float(self._question[1].max())
-        found = (float(sigmas[place]) for place in leaps(begun, self._task.steps, self._ahead))
+        found = (float(sigmas[place]) for place in leaps(begun, self._task.steps, ahead))
         return [level for level in found if 0 < level < here]
 
     def _masked(self, x0: torch.Tensor, first: torch.Tensor) -> torch.Tensor:

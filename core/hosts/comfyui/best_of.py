@@ -35,12 +35,14 @@ class Moment:
         step: Steps of the schedule that have begun, 1 and up.
         sigma: Noise level of the latest question.
         share: Product of the shares of the marks that fall on this moment.
+        ahead: Denoiser calls at most of the short run that it is the end of; 0: what the model predicts at this step.
         clean: Rows → their predicted clean latents, or those at the end of a short run, in the VAE's space.
     """
 
     step: int
     sigma: float
     share: float
+    ahead: int
     clean: Callable[[Sequence[int]], torch.Tensor]
 
 
@@ -72,17 +74,20 @@ class Sampled:
     alone: str
 
 
-def sample(task: Task, marks: Sequence[tuple[int, float]], on_look: OnLook, on_step: OnStep, ahead: int = 0) -> Sampled:
+#: (after this many steps, share, extra steps of a short run); what is left out is 1 and 0.
+Marks = Sequence[tuple[int, float] | tuple[int, float, int]]
+
+
+def sample(task: Task, marks: Marks, on_look: OnLook, on_step: OnStep) -> Sampled:
     """Sample every seed; at the marks drop the rows that ``on_look`` leaves out.
 
     Args:
         task: What is sampled.
-        marks: (after this many steps, share), rising; ``on_look`` gets the share.
+        marks: Rising; ``on_look`` gets the share. Extra steps: the look is at the end of a short run to the end, which
+            takes so many denoiser calls, where ``ahead.why_none`` allows one. 0 looks at the predicted clean latents.
         on_look: Who goes on. What it raises ends the sampling. Where seeds are sampled alone it sees one at a time,
             and must drop all rows of a seed or none: the others would not be what they are beside them.
         on_step: Shows progress.
-        ahead: Denoiser calls of the short run to the end that each look takes, where ``ahead.why_none`` allows one; 0
-            looks at the predicted clean latents.
 
     Raises:
         BadInput: no seeds, the same seed twice, or a latent without rows.
@@ -92,7 +97,7 @@ def sample(task: Task, marks: Sequence[tuple[int, float]], on_look: OnLook, on_s
     if task.per_seed < 1:
         raise BadInput("a latent of one row or more", "an empty batch", "Check what is connected to latent_image.")
     if not (alone := task.why_alone):
-        return _Run(task, marks, on_look, on_step, 0 if why_none(task) else ahead).sampled("")
+        return _Run(task, marks, on_look, on_step).sampled("")
     parts = []
     for place, seed in enumerate(task.seeds):
         shifted = _shifted(on_look, place * task.per_seed)
@@ -104,14 +109,13 @@ def sample(task: Task, marks: Sequence[tuple[int, float]], on_look: OnLook, on_s
 class _Run:
     """One call of the sampler."""
 
-    def __init__(
-        self, task: Task, marks: Sequence[tuple[int, float]], on_look: OnLook, on_step: OnStep, ahead: int = 0
-    ) -> None:
-        self._task, self._marks, self._on_look, self._on_step = task, list(marks), on_look, on_step
+    def __init__(self, task: Task, marks: Marks, on_look: OnLook, on_step: OnStep) -> None:
+        self._task, self._on_look, self._on_step = task, on_look, on_step
+        self._marks = [(step, share, ahead[0] if ahead else 0) for step, share, *ahead in marks]
         self._rows = LiveRows(len(task.seeds) * task.per_seed, task.at_once or rows_at_once(task))
         self._guider = _copy_of(task.guider, self._rows)
-        self._short_run = ShortRun(task, ahead)
-        if ahead:
+        self._short_run = ShortRun(task)
+        if any(ahead for *_, ahead in self._marks) and not why_none(task):
             self._short_run.hang_on(self._guider.model_patcher)
         self._called_back = False
 
@@ -140,22 +144,24 @@ class _Run:
         if rows.sigma is None or not rows.live:
             return
         begun = steps_begun(self._task.sigmas, rows.sigma)
-        due = [share for mark, share in self._marks if mark <= begun]
+        due = [(share, ahead) for step, share, ahead in self._marks if step <= begun]
         if not due or begun >= self._task.steps:  # after the last question there is nothing left to save
             return
         self._marks = self._marks[len(due) :]
         sigma = rows.sigma
         with torch.random.fork_rng([x0.device] if x0.device.type == "cuda" else []):
-            x0 = self._ended(x0, begun)
-            moment = Moment(begun, sigma, math.prod(due), lambda where: self._clean(x0, where))
+            ahead = max(each for _, each in due)
+            x0 = self._ended(x0, begun, ahead)
+            share = math.prod(each for each, _ in due)
+            moment = Moment(begun, sigma, share, ahead, lambda where: self._clean(x0, where))
             rows.live = sorted(self._with_model_as_it_was(lambda: self._on_look(moment, list(rows.live))))
 
-    def _ended(self, x0: torch.Tensor, begun: int) -> torch.Tensor:
+    def _ended(self, x0: torch.Tensor, begun: int, ahead: int) -> torch.Tensor:
         """The short run's end; its calls count as made, not as those of finishing everybody."""
         rows = self._rows
         asked, sigma = rows.asked, rows.sigma
         try:
-            return self._short_run.clean(self._guider, x0, begun)
+            return self._short_run.clean(self._guider, x0, begun, ahead)
         finally:
             rows.asked, rows.sigma = asked, sigma
 

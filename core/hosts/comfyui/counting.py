@@ -1,19 +1,21 @@
-"""How often a sampler asks the model: counted on a clone, which shares the weights."""
+"""Denoiser calls of a sampler: counted on a clone, which shares the weights."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 from comfy.patcher_extension import CallbacksMP, WrappersMP
 
 _KEY = "latent_critic_calls"
 
 
 class Calls:
-    """Model evaluations on one MODEL, by sampling: once a step for euler, twice for heun.
+    """Denoiser calls on one MODEL, by sampling. One image through the denoiser once is one call.
 
-    The conditioned and the unconditioned half of one evaluation count as one call.
+    For each image of a batch one a step for euler, two for heun; the conditioned and the unconditioned half of an
+    evaluation count as one.
     """
 
     def __init__(self) -> None:
@@ -23,15 +25,15 @@ class Calls:
         return f"{sum(self._counts)} calls"
 
     def latest(self, samplings: int) -> int:
-        """Evaluations of the latest samplings, so many of them: ComfyUI may hold the counter longer than a run."""
+        """Calls of the latest samplings, so many of them: ComfyUI may hold the counter longer than a run."""
         return sum(self._counts[-samplings:]) if samplings > 0 else 0
 
     def _begin(self, *_: Any) -> None:
         self._counts.append(0)
 
-    def _evaluate(self, executor: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        self._counts[-1] += 1
-        return executor(*args, **kwargs)
+    def _evaluate(self, executor: Callable[..., Any], x: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        self._counts[-1] += len(x)
+        return executor(x, *args, **kwargs)
 
 
 def count_calls(model: Any) -> tuple[Any, Calls]:
@@ -43,6 +45,6 @@ def count_calls(model: Any) -> tuple[Any, Calls]:
 
 
 def calls_of(counters: Sequence[Calls], samplings: int) -> int:
-    """Evaluations of so many samplings with a list of models: one each, and the last model serves all that are left."""
+    """Calls of so many samplings with a list of models: one each, and the last model serves all that are left."""
     last = len(counters) - 1
     return sum(counter.latest(1) for counter in counters[:last]) + counters[last].latest(samplings - last)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -22,8 +22,7 @@ def predicted_clean(
     size: int,
     steps: int,
     guidance: float,
-    ahead: int = 0,
-    looks: Collection[int] | None = None,
+    looks: Mapping[int, int] | None = None,
 ) -> Iterator[Tensor]:
     """Sample one batch, one row per seed, and tell on the way what the finished latents would be.
 
@@ -34,9 +33,9 @@ def predicted_clean(
         size: Side of the pictures in pixels, a multiple of the stride.
         steps: Denoising steps.
         guidance: Classifier-free guidance; 1 computes no unconditioned half.
-        ahead: Denoiser evaluations of a short run to the end that each look takes from where the rows stand, at
-            the levels that :func:`leaps` tells; 0: the prediction of that step. The rows themselves go on as without it.
-        looks: After which steps (from 1 on) to tell; after each when ``None``.
+        looks: After which steps (from 1 on) to tell → denoiser calls of a short run to the end that the look takes
+            from where the rows stand, at the levels that :func:`leaps` tells; 0: the prediction of that step. The rows
+            themselves go on as without it. ``None``: the prediction of every step.
 
     Yields:
         Clean latents [N, C, size / stride, size / stride] at each look; the finished ones once more.
@@ -53,6 +52,7 @@ def predicted_clean(
     for step, t in enumerate(scheduler.timesteps, 1):
         stepped = scheduler.step(ask(z, t), t, z)
         if looks is None or step in looks:
+            ahead = looks[step] if looks else 0
             yield _short_run(scheduler, ask, z, stepped.pred_original_sample, step, ahead)
         z = stepped.prev_sample
     yield z
@@ -81,7 +81,7 @@ def _asking(
 def _short_run(
     scheduler: Any, ask: Callable[[Tensor, Tensor], Tensor], z: Tensor, clean: Tensor, step: int, ahead: int
 ) -> Tensor:
-    """DDIM (Song et al., eq. 12 with eta 0) in a few leaps from the state and the prediction at a step: clean latents."""
+    """DDIM (Song et al., eq. 12 with eta 0) in a few leaps from a step's state and prediction: clean latents."""
     t = scheduler.timesteps[step - 1]
     for level in leaps(step, len(scheduler.timesteps), ahead):
         alpha, to = scheduler.alphas_cumprod[t], scheduler.timesteps[level]

@@ -34,7 +34,10 @@ def made(noise, groups=40, candidates=8, seed=0, direction="higher"):
     draw = np.random.default_rng(seed)
     finals = draw.normal(size=(groups, candidates))
     previews = finals[:, None] + noise * draw.normal(size=(groups, len(REQUEST.looks), candidates))
-    heading = {"spec": {"direction": direction}, "request": {"looks": list(REQUEST.looks), "steps": REQUEST.steps}}
+    heading = {
+        "spec": {"direction": direction},
+        "request": {"looks": list(REQUEST.looks), "steps": REQUEST.steps, "ahead": [0]},
+    }
     return Table.of(heading, groups_of(previews.tolist(), finals.tolist()))
 
 
@@ -62,14 +65,14 @@ def test_the_cost_is_the_policys():
     for schedule in schedules(made(1.0)):
         looks = [step / 10 for step in schedule.looks]
         assert schedule.cost(8) == pytest.approx(schedule.policy(8).cost(8, looks))
-        tried = replace(schedule, ahead=2)
+        tried = replace(schedule, ahead=(2,) * len(looks))
         assert tried.cost(8) == pytest.approx(tried.policy(8).cost(8, looks, tried.extra))
         assert tried.cost(8) > schedule.cost(8)
 
 
 def test_the_cost_of_short_runs_by_hand():
     # 8 look after 1 of 10 steps and try 1 more, 4 go on to step 9, where one level is left to try, and 2 end.
-    schedule = Schedule((1, 9), (4, 2), 10, ahead=1)
+    schedule = Schedule((1, 9), (4, 2), 10, ahead=(1, 1))
     assert schedule.cost(8) == pytest.approx((8 * 2 + 4 * 8 + 4 * 1 + 2 * 1) / 80)
 
 
@@ -93,7 +96,7 @@ def test_where_lower_is_better():
     higher = made(0.3)
     lower = replace(higher, previews=-higher.previews, finals=-higher.finals)
     groups = groups_of(lower.previews.tolist(), lower.finals.tolist())
-    heading = {"spec": {"direction": "lower"}, "request": {"looks": list(REQUEST.looks), "steps": 10}}
+    heading = {"spec": {"direction": "lower"}, "request": {"looks": list(REQUEST.looks), "steps": 10, "ahead": [0]}}
     assert study(Table.of(heading, groups)) == study(higher)
 
 

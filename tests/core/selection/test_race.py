@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from latent_critic.core.errors import BadInput
 from latent_critic.core.records import Score, ScoreBatch, ScoreSpec
 from latent_critic.core.selection.abort import LEAST_HISTORY, EarlyAbort, quantile
-from latent_critic.core.selection.looks import Looks, parse_numbers
+from latent_critic.core.selection.looks import Looks, parse_counts, parse_numbers
 from latent_critic.core.selection.race import Candidate, Race, RacePolicy
 from latent_critic.core.selection.race_log import headline, rows, to_dict, to_text
 
@@ -32,17 +32,18 @@ def race(count, **policy):
 @pytest.mark.parametrize(
     ("at", "keep", "steps", "marks"),
     [
-        ((0.2, 0.4), (0.5, 0.25), 10, ((2, 0.5), (4, 0.25))),
-        ((0.2, 0.4), (0.5,), 10, ((2, 0.5), (4, 0.5))),
-        ((0.2, 0.4), (0.5, 0.25), 3, ((1, 0.125),)),  # both after step 1
-        ((0.1, 0.9), (0.5,), 2, ((1, 0.5),)),  # 0.9 of 2 is the end
+        ((0.2, 0.4), (0.5, 0.25), 10, ((2, 0.5, 1), (4, 0.25, 2))),
+        ((0.2, 0.4), (0.5,), 10, ((2, 0.5, 1), (4, 0.5, 2))),
+        ((0.2, 0.4), (0.5, 0.25), 3, ((1, 0.125, 2),)),  # both after step 1
+        ((0.1, 0.9), (0.5,), 2, ((1, 0.5, 1),)),  # 0.9 of 2 is the end
         ((0.5,), (0.5,), 1, ()),
         ((), (), 10, ()),
         ((0.5,), (0.5,), 0, ()),
     ],
 )
 def test_marks(at, keep, steps, marks):
-    assert Looks(at, keep).marks(steps) == marks
+    assert Looks(at, keep, (1, 2)).marks(steps) == Looks(at, keep, (1, 2, 9)).marks(steps) == marks
+    assert [mark.ahead for mark in Looks(at, keep, (3,)).marks(steps)] == [3] * len(marks)
 
 
 @pytest.mark.parametrize(
@@ -52,6 +53,19 @@ def test_marks(at, keep, steps, marks):
 def test_looks_that_make_no_sense(at, keep):
     with pytest.raises(BadInput):
         Looks(at, keep)
+
+
+@pytest.mark.parametrize("ahead", [(), (-1,), (1, -2)])
+def test_extra_steps_that_make_no_sense(ahead):
+    with pytest.raises(BadInput, match="extra steps of at least 0"):
+        Looks((0.2, 0.4), (0.5,), ahead)
+
+
+def test_whole_numbers_in_words():
+    assert parse_counts("1, 2;0", "preview_steps") == (1, 2, 0)
+    for text in ("1.5", "inf", "nan", "two"):
+        with pytest.raises(BadInput, match="preview_steps as"):
+            parse_counts(text, "preview_steps")
 
 
 def test_numbers_in_words():
@@ -76,7 +90,7 @@ def test_halving_in_a_race():
     assert why[2] == "30.0, rank 4 of 6, best 3 go on"
     assert why[4] == "not scored: broken"
     assert run.look(4, 2.0, 0.25, batch([55, 40, 70])) == (5,)
-    run.finish(batch([66.0]))
+    run.finish(batch([66.0]).with_seeds([105]))
     run.asked, run.computed = 60, 24
     assert run.winner == Candidate(105)
     assert run.saved == pytest.approx(0.6)
@@ -93,7 +107,7 @@ def test_halving_in_a_race():
     }
     text = to_text(run, "A hint.")
     assert "1 of 6 candidates finished. Best: seed 105, 66.0." in text
-    assert "24 of 60 made, one per image and noise level; 60 % saved" in text
+    assert "24 denoiser calls made of 60 for all; 60 % saved" in text
     assert "A hint." in text
     assert "Look after step 2 of 10 (sigma 5): 6 live, 3 dropped." in text
     told = json.loads(json.dumps(to_dict(run)))
