@@ -23,6 +23,7 @@ from torch import Tensor
 from ..errors import BadInput
 from ..taps.recorder import Recorder
 from ..taps.reducers import mean
+from .speed_dp_iqa import dp_iqa_rows
 from .speed_genziqa import genziqa_rows
 from .speed_guidance import GUIDED_SIDE, guidance_rows
 from .speed_lgdm import lgdm_rows
@@ -70,6 +71,7 @@ def main(arguments: list[str]) -> int:
     rows = measure(*loaded, repeats=int(repeats), side=int(side))
     rows += guidance_rows(*loaded, repeats=int(repeats), side=min(int(side), GUIDED_SIDE))
     rows += lgdm_rows(*loaded, repeats=int(repeats), side=min(int(side), GUIDED_SIDE))
+    rows += dp_iqa_rows(*loaded, repeats=int(repeats), side=int(side))
     Path(out).write_text(json.dumps([row.to_dict() for row in rows]), encoding="utf-8")
     return 0
 

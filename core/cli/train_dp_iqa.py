@@ -109,6 +109,8 @@ def run(arguments: argparse.Namespace) -> int:
     backbone = DiffusersBackbone(pipeline, most_rows=max(4, request.rows))
     with progress(request.steps, world is None or world.main) as watch:
         result = train_dp_iqa(request, backbone, watch, world)
+    if world is not None and not world.main:
+        return 0
     told = result.validation
     figures = ", ".join(f"{name} {value:.3f}" for name, value in told.items() if isinstance(value, float))
     done = f"wrote {request.out}" if result.head else "saved; the same command goes on"

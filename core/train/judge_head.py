@@ -53,21 +53,31 @@ def fit_head(
     Raises:
         BadInput: too few pictures, or ratings that are all alike.
     """
-    if len(descriptions) < _LEAST or float(mos.std()) == 0.0:
-        got = f"{len(descriptions)} pictures rated {float(mos.min()):g} to {float(mos.max()):g}"
-        raise BadInput(f"at least {_LEAST} pictures with different ratings", got, "Rate more pictures.")
-    with torch.random.fork_rng(devices=[]):  # building draws weights that are overwritten below
-        head = JudgeHead(settings.members * settings.width)
-    head.centre.copy_(descriptions.mean(dim=0))
-    head.scale.copy_(descriptions.std(dim=0) + 1e-4)
+    head = begun(descriptions, mos, settings)
     inputs = head.standardised(descriptions)
     steps = settings.members * settings.epochs
     members = []
     for number in range(settings.members):
         tick = None if watch is None else (lambda done, at=number: watch(at * settings.epochs + done, steps))
         members.append(_fit_member(inputs, mos, settings, settings.seed + number, tick))
-    _merge(head, members)
+    merge(head, members)
     return head.eval().requires_grad_(False)
+
+
+def begun(descriptions: Tensor, mos: Tensor, settings: HeadSettings) -> JudgeHead:
+    """A head with its centre and scale set, its weights still to be fitted.
+
+    Raises:
+        BadInput: too few pictures, or ratings that are all alike.
+    """
+    if len(descriptions) < _LEAST or float(mos.std()) == 0.0:
+        got = f"{len(descriptions)} pictures rated {float(mos.min()):g} to {float(mos.max()):g}"
+        raise BadInput(f"at least {_LEAST} pictures with different ratings", got, "Rate more pictures.")
+    with torch.random.fork_rng(devices=[]):  # building draws weights that are overwritten later
+        head = JudgeHead(settings.members * settings.width)
+    head.centre.copy_(descriptions.mean(dim=0))
+    head.scale.copy_(descriptions.std(dim=0) + 1e-4)
+    return head
 
 
 def _fit_member(
@@ -76,7 +86,7 @@ def _fit_member(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         hidden, out = nn.Linear(inputs.shape[1], settings.width), nn.Linear(settings.width, 1)
-        _start_at_the_mean(out, mos)
+        start_at_the_mean(out, mos)
         weights = [*hidden.parameters(), *out.parameters()]
         optimiser = torch.optim.AdamW(weights, lr=settings.rate, weight_decay=settings.decay)
         batch = min(settings.batch, len(inputs))
@@ -99,13 +109,14 @@ def _fit_member(
     return hidden, out
 
 
-def _start_at_the_mean(out: nn.Linear, mos: Tensor) -> None:
+def start_at_the_mean(out: nn.Linear, mos: Tensor) -> None:
+    """Begin at the mean rating."""
     mean = float(mos.mean().clamp(1.0, 99.0)) / 100.0
     nn.init.constant_(out.bias, math.log(mean / (1.0 - mean)))
 
 
 @torch.no_grad()
-def _merge(head: JudgeHead, members: list[tuple[nn.Linear, nn.Linear]]) -> None:
+def merge(head: JudgeHead, members: list[tuple[nn.Linear, nn.Linear]]) -> None:
     """The mean of the members' logits, written as one wider layer."""
     head.hidden.weight.copy_(torch.cat([hidden.weight for hidden, _ in members]))
     head.hidden.bias.copy_(torch.cat([hidden.bias for hidden, _ in members]))

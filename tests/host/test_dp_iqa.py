@@ -334,3 +334,28 @@ def test_placed_by_comfyui_the_scores_are_the_same(dp, backbone_of, head_of, few
     with torch.inference_mode():
         placed = dp.scorer.DpIqa(backbone, head, place=place).score(pictures(2)).values()
     assert placed == pytest.approx(plain, abs=1e-4)
+
+
+def test_a_score_is_one_encode_and_one_forward_as_the_bare_loop_states(pack, tiny, monkeypatch):
+    """What is counted is what the speed report times; the text is embedded in neither."""
+    speed = pack("core.benchmark.speed_dp_iqa")
+    monkeypatch.setattr(pack("core.methods.dp_iqa_text"), "sentences", lambda: FEW)
+    model, clip, vae = tiny.model("sd15"), tiny.clip("sd15"), tiny.vae()
+    backbone = pack("core.hosts.comfyui.residuals").ResidualComfyBackbone(model, clip, vae)
+    head = speed.random_head(backbone, 64)
+    scorer = pack("core.methods.dp_iqa").DpIqa(backbone, head)
+    image, calls = torch.rand(3, 64, 64), []
+    scorer.score([image])
+    network = model.model.diffusion_model
+    hook = network.register_forward_pre_hook(lambda module, args: calls.append(("forward", args[0].shape[0])))
+    encode, embed = vae.encode, clip.encode_from_tokens
+    monkeypatch.setattr(vae, "encode", lambda pixels: calls.append(("encode", pixels.shape[0])) or encode(pixels))
+    monkeypatch.setattr(clip, "encode_from_tokens", lambda *a, **k: calls.append(("text", 1)) or embed(*a, **k))
+    scorer.score([image])
+    of_scorer, calls[:] = list(calls), []
+    speed.Bare(model, vae, head, torch.randn(1, 4, 64)).run(image)
+    assert calls == of_scorer == [("encode", 1), ("forward", 1)]
+    calls.clear()
+    scorer.score([image, torch.rand(3, 80, 48), image])
+    assert [sum(rows for name, rows in calls if name == what) for what in ("encode", "forward", "text")] == [3, 3, 0]
+    hook.remove()

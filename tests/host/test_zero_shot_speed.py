@@ -10,12 +10,14 @@ def test_the_process_beside_a_comfyui_gives_its_rows(comfyui_folder):
     from latent_critic.core.benchmark.speed_comfyui import comfyui_rows
 
     rows = {row.name: row for row in comfyui_rows(comfyui_folder, 1, side=64)}
-    assert len(rows) == 14
+    assert len(rows) == 16
     assert rows["lgdm: over its bare calls"].limit == 1.05
     assert rows["guidance: over its bare calls"].limit == 1.05
     assert "3 noise levels of 7 taps read of 2 of 2 images" in rows["probe: over sampling without it"].detail
     assert "1 denoiser forward of 4 rows" in rows["genziqa: over its bare calls"].detail
     assert rows["genziqa: linear in images"].ratio > 0
+    assert "1 row with 1485 text tokens" in rows["dp_iqa: over its bare calls"].detail
+    assert rows["dp_iqa: over its bare calls"].limit == 1.05
     assert rows["judge: over sampling the image"].ratio > 0
     assert rows["zero_shot: bytes of the user's model"].ratio == 1.0
     assert rows["features: end at the middle block over whole"].ratio < 0.9

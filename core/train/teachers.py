@@ -1,0 +1,180 @@
+"""Scorers as teachers of the judge: any of ours, or several together, with their maps where they have any."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..errors import BadInput
+from ..files import sweep, whole_file
+from ..images import load_image
+from .features import content_of
+
+if TYPE_CHECKING:
+    from ..methods.contract import Scorer
+
+_SHARD = 20
+#: Side that a teacher's map is averaged down to.
+MAP_SIDE = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """What a teacher says of n pictures.
+
+    Attributes:
+        scores: [n] in the teacher's own units, higher is better; NaN where it gave none.
+        maps: [n, values] of its quality maps; no columns for a teacher without maps.
+    """
+
+    scores: Tensor
+    maps: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Teacher:
+    """One scorer.
+
+    Raises:
+        BadInput: weights that may be used for academic work alone: nothing that ships may be taught by them.
+    """
+
+    scorer: Scorer
+    name: str = field(default="")
+
+    def __post_init__(self) -> None:
+        if getattr(self.scorer, "academic", False):
+            raise BadInput(
+                "a teacher whose weights may teach", "weights for academic use only", "Use a head of your own training."
+            )
+
+    @torch.no_grad()
+    def look(self, path: Path) -> tuple[float, Tensor]:
+        """Score and pooled map of one picture."""
+        image = load_image(path)
+        read: Callable[..., Any] | None = getattr(self.scorer, "read", None)
+        batch, maps = read([image]) if read is not None else (self.scorer.score([image]), [None])
+        value, sign = batch[0].value, 1.0 if batch.spec.direction == "higher" else -1.0
+        quality = maps[0]
+        pooled = torch.zeros(0) if quality is None else F.adaptive_avg_pool2d(quality.float(), MAP_SIDE).flatten()
+        return float("nan") if value is None else sign * value, pooled
+
+    def lesson(self, paths: Sequence[Path], folder: Path, watch: Callable[[int, int], None] | None = None) -> Lesson:
+        """Look at every picture; what was seen before is read from the folder.
+
+        Raises:
+            UnreadableFile: a picture cannot be read.
+        """
+        folder = folder / self.scorer.spec.digest
+        sweep(folder)
+        parts = []
+        for first in range(0, len(paths), _SHARD):
+            shard = paths[first : first + _SHARD]
+            key = hashlib.sha256(json.dumps([content_of(path) for path in shard]).encode()).hexdigest()[:24]
+            file = folder / f"{key}.safetensors"
+            if not file.exists():
+                self._write(file, shard)
+            parts.append(load_file(file))
+            if watch is not None:
+                watch(first + len(shard), len(paths))
+        width = max((part["maps"].shape[1] for part in parts), default=0)
+        maps = [part["maps"] if part["maps"].shape[1] else torch.zeros(len(part["scores"]), width) for part in parts]
+        return Lesson(torch.cat([part["scores"] for part in parts]), torch.cat(maps))
+
+    def _write(self, file: Path, shard: Sequence[Path]) -> None:
+        seen = [self.look(path) for path in shard]
+        width = max(len(pooled) for _, pooled in seen)
+        maps = torch.stack([pooled if len(pooled) else torch.zeros(width) for _, pooled in seen])
+        with whole_file(file) as temporary:
+            save_file({"scores": torch.tensor([value for value, _ in seen]), "maps": maps}, temporary)
+
+
+def on_the_scale(scores: Tensor, rated: Sequence[int], mos: Tensor) -> Tensor:
+    """A teacher's scores brought to the ratings' scale by least squares on rated pictures.
+
+    Raises:
+        BadInput: scores that do not go up with the ratings, or too few of them.
+    """
+    x, y = scores[list(rated)].double(), mos.double()
+    kept = x.isfinite()
+    x, y = x[kept], y[kept]
+    if len(x) < 3 or float(x.std()) == 0.0:
+        raise BadInput("a teacher that tells three rated pictures apart", f"{len(x)} alike", "Use another teacher.")
+    slope = float(((x - x.mean()) * (y - y.mean())).mean() / x.var(correction=0))
+    if slope <= 0.0:
+        raise BadInput("a teacher whose scores go up with the ratings", f"slope {slope:.3g}", "Use another teacher.")
+    return (y.mean() + slope * (scores.double() - x.mean())).float().clamp(0.0, 100.0)
+
+
+def build(text: str, model: str, device: str = "cpu") -> Teacher:
+    """``NAME`` or ``NAME=FILE`` → a teacher; those on a diffusion model are run by diffusers.
+
+    Raises:
+        BadInput: an unknown scorer, or one that needs a file; the authors' files of DP-IQA, which are academic use.
+        UnreadableFile: a file is missing or damaged.
+        MismatchedBackbone: a head of another model.
+    """
+    name, _, file = text.partition("=")
+    makers = {"judge": _judge, "zero_shot": _zero_shot, "genziqa": _genziqa, "lgdm": _lgdm, "dp_iqa": _dp_iqa}
+    if name not in makers:
+        raise BadInput(f"a teacher out of {', '.join(makers)}", repr(name), "Write NAME or NAME=FILE.")
+    if not file and name in ("genziqa", "lgdm", "dp_iqa"):
+        raise BadInput(f"{name}=FILE, its head", name, "Name the head's file.")
+    return Teacher(makers[name](file, model, device), name)
+
+
+def _backbone(model: str, device: str) -> Any:
+    from ..hosts.diffusers.backbone import DiffusersBackbone
+    from ..hosts.diffusers.loading import load_pipeline
+
+    return DiffusersBackbone(load_pipeline(model, device))
+
+
+def _judge(file: str, model: str, device: str) -> Scorer:
+    from ..methods.judge import SHIPPED, Judge
+
+    return Judge.load(device, file or SHIPPED)
+
+
+def _zero_shot(file: str, model: str, device: str) -> Scorer:
+    from ..methods.zero_shot import ZeroShot
+
+    return ZeroShot(_backbone(model, device))
+
+
+def _genziqa(file: str, model: str, device: str) -> Scorer:
+    from ..methods.genziqa import GenzIQA
+    from ..methods.genziqa_file import load_genziqa
+
+    return GenzIQA(_backbone(model, device), load_genziqa(file))
+
+
+def _lgdm(file: str, model: str, device: str) -> Scorer:
+    from ..heads.head_file import load_head
+    from ..methods.lgdm import Lgdm, options_of
+    from ..methods.psis import make_psi
+
+    backbone, head = _backbone(model, device), load_head(file)
+    psi = options_of(head).psi
+    return Lgdm(backbone, head, None if psi is None else make_psi(psi, backbone))
+
+
+def _dp_iqa(file: str, model: str, device: str) -> Scorer:
+    from ..methods.dp_iqa import DpIqa
+    from ..methods.dp_iqa_authors import kind_of, read_state
+    from ..methods.dp_iqa_file import is_dp_iqa, load_dp_iqa
+
+    if Path(file).exists() and not is_dp_iqa(file):
+        kind = kind_of(read_state(file))
+        got = f"the authors' {kind}, for academic use only"
+        raise BadInput("a head of your own training as a teacher", got, "Train one: latent-critic train dp-iqa.")
+    return DpIqa(_backbone(model, device), load_dp_iqa(file))
