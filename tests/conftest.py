@@ -96,6 +96,12 @@ def tiny(comfyui):
 
 
 @pytest.fixture(scope="session")
+def tiny_pipelines(tiny, diffusers):
+    """Diffusers pipelines with the weights of tiny models: `tiny_pipelines.pipeline(family, model, vae)`."""
+    return load_by_path(ROOT / "tests/host/tiny_pipelines.py", "latent_critic_tiny_pipelines")
+
+
+@pytest.fixture(scope="session")
 def tiny_model(tiny):
     """Build a tiny ModelPatcher: (family, seed, dtype)."""
     return tiny.model

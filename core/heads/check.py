@@ -19,6 +19,15 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 #: Noise levels closer than this share are the same.
 _SAME_LEVEL = 1e-3
+#: Parts whose sketches are compared where both sides have them: ComfyUI's, and those of a diffusers pipeline.
+_PARTS = {
+    "vae": "VAE",
+    "clip": "CLIP",
+    "diffusers_vae": "VAE",
+    "diffusers_text_encoder": "text encoder",
+    "diffusers_text_encoder_2": "second text encoder",
+    "diffusers_text_encoder_3": "third text encoder",
+}
 
 
 class AnyHead(Protocol):
@@ -143,7 +152,7 @@ def _reservations(head: AnyHead, backbone: Backbone) -> list[str]:
     found = []
     if backbone.fingerprint.patched and not Fingerprint.from_text(head.meta.fingerprint).patched:
         found.append("LoRA or other patches lie over the model's weights; the head was fitted without them")
-    for part, name in (("vae", "VAE"), ("clip", "CLIP")):
+    for part, name in _PARTS.items():
         if _differs(head.meta.identity, backbone.identity, part):
             found.append(f"the {name} is not the one that the head was fitted with")
     return found

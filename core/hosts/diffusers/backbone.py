@@ -1,8 +1,9 @@
-"""DiffusersBackbone: a Stable Diffusion pipeline as a Backbone; gradients flow wherever they are switched on."""
+"""DiffusersBackbone: a diffusers pipeline as a Backbone; gradients flow wherever they are switched on."""
 
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -12,41 +13,78 @@ from torch import Tensor
 
 from ...backbone.adaptation import PARTS, CrossLora, SoftPrompts, TextSpace, Where
 from ...backbone.contracts import Conditioning, Family
-from ...backbone.families import ModelFacts, recognise
-from ...backbone.fingerprint import Fingerprint, sketch
-from ...errors import BadInput
-from .names import ldm_weights, places
-from .recording import EnoughRecorded, lora_beside, matrix, recording, residuals_beside
+from ...backbone.families import recognise
+from ...backbone.fingerprint import Fingerprint
+from ...errors import BadInput, MismatchedBackbone, UnsupportedFamily
+from . import identity
+from .denoiser import denoiser_of
+from .names import Places
+from .recording import EnoughRecorded, lora_beside, matrix, residuals_beside
 from .text import PipelineText
+from .transformer_text import TransformerText
+from .unet import UNetDenoiser
 
 if TYPE_CHECKING:
     from ...taps.recorder import Recorder
 
-_PREDICTIONS = {"epsilon": "eps", "v_prediction": "v"}
-#: Configurations by the width of the text that they attend to.
-_CONFIGS = {768: "SD15", 1024: "SD20", 2048: "SDXL"}
-
 
 class DiffusersBackbone:
-    """A pipeline with a U-Net: SD 1.x, SD 2.x, SDXL, or the embedded model. Nothing stays on its modules.
+    """A pipeline: SD 1.x, SD 2.x, SDXL, SD3, Flux.1, or the embedded model. Nothing stays on its modules.
 
     Args:
-        pipeline: With ``unet``, ``vae``, ``text_encoder``, ``tokenizer`` and ``scheduler`` (SDXL's with second ones).
+        pipeline: With ``unet`` and ``scheduler``, or ``transformer``; its VAE and its text encoders are needed for
+            :meth:`encode`, :meth:`decode` and :meth:`embed` only.
         most_rows: Rows in one forward at most.
 
     Raises:
+        BadInput: no such network, or one whose weights are not in memory.
         UnsupportedFamily: a model of no known family.
+        MismatchedBackbone: a VAE of other latents.
     """
 
     def __init__(self, pipeline: Any, most_rows: int = 32) -> None:
-        self._pipeline, self._unet, self._vae, self._most_rows = pipeline, pipeline.unet, pipeline.vae, most_rows
-        self._places = places(self._unet)
-        self._family = recognise(_facts(pipeline), tuple(self._places.order))
-        self._text = PipelineText(pipeline, self._family.text_layout)
-        shares = pipeline.scheduler.alphas_cumprod.double()
-        self._log_sigmas = ((1.0 - shares) / shares).sqrt().log()
+        self._denoiser = denoiser_of(pipeline)
+        self._pipeline, self._vae, self._most_rows = pipeline, getattr(pipeline, "vae", None), most_rows
+        self._unet = self._denoiser.network
+        self._places = self._denoiser.places if isinstance(self._denoiser, UNetDenoiser) else Places()
+        self._family = recognise(self._denoiser.facts, tuple(self._denoiser.order))
+        self._check_vae()
+        self._found_text: PipelineText | TransformerText | None = None
         self._fingerprint: Fingerprint | None = None
+        self._identity: Mapping[str, str] | None = None
         self._lora = CrossLora()
+
+    def _check_vae(self) -> None:
+        if self._vae is None:
+            return
+        channels = self._vae.config.latent_channels
+        if channels != self._family.latent_channels:
+            raise MismatchedBackbone(
+                f"a VAE with {self._family.latent_channels} latent channels for {self._family.name}",
+                f"one with {channels}",
+                "Load the VAE of this pipeline's model.",
+            )
+
+    @property
+    def _text(self) -> PipelineText | TransformerText:
+        if self._found_text is None:
+            names = ["text_encoder", "tokenizer"]
+            if "+" in self._family.text_layout:
+                names += ["text_encoder_2", "tokenizer_2"]
+            missing = [name for name in names if getattr(self._pipeline, name, None) is None]
+            if missing:
+                remedy = "Load the pipeline with its text encoders."
+                raise BadInput("a pipeline with its text encoders", f"no {', '.join(missing)}", remedy)
+            if isinstance(self._denoiser, UNetDenoiser):
+                self._found_text = PipelineText(self._pipeline, self._family.text_layout)
+            else:
+                self._found_text = TransformerText(self._pipeline, self._family.name, self._family.words_from)
+        return self._found_text
+
+    def _need_vae(self) -> Any:
+        if self._vae is None:
+            raise BadInput("a pipeline with a VAE", "none", "Load the pipeline with its VAE.")
+        return self._vae
 
     @property
     def family(self) -> Family:
@@ -57,45 +95,40 @@ class DiffusersBackbone:
     def fingerprint(self) -> Fingerprint:
         """The same sketch as in every host; read once."""
         if self._fingerprint is None:
-            weights = {name: weight for name, weight in ldm_weights(self._unet) if weight.ndim >= 2}
-
-            def read(name: str, where: Sequence[int]) -> list[float]:
-                flat = weights[name].detach().reshape(-1)
-                return [float(flat[place].float()) for place in where]
-
-            found = sketch([(name, weight.numel()) for name, weight in weights.items()], read)
-            self._fingerprint = Fingerprint(self._family.name, found)
+            self._fingerprint = identity.fingerprint(self._denoiser.weights(), self._unet, self._family.name)
         return self._fingerprint
 
     @property
     def identity(self) -> Mapping[str, str]:
-        """Text encoder and VAE are the pipeline's own and not told apart."""
-        return {"model": "plain"}
+        """What else decides a value: LoRA adapters on the network, the text encoders, the VAE; read once."""
+        if self._identity is None:
+            self._identity = identity.identity(self._pipeline, self._unet)
+        return self._identity
 
     @property
     def device(self) -> torch.device:
-        """Where forwards run."""
-        return next(self._unet.parameters()).device
+        """Where forwards run: also where an offloaded pipeline moves its parts for them."""
+        return getattr(self._pipeline, "_execution_device", None) or next(self._unet.parameters()).device
 
     def encode(
         self, pixels: Tensor, *, value_range: tuple[float, float] = (-1.0, 1.0), sample: int | None = None
     ) -> Tensor:
         """Pixels [N, 3, H, W] in [0, 1] → latents; sides are cropped at the centre to multiples of the stride."""
-        low, high = value_range
+        vae, (low, high) = self._need_vae(), value_range
         stride = self._family.latent_stride
         height, width = (side // stride * stride for side in pixels.shape[2:])
         if min(height, width) < stride:
             raise BadInput(f"pixels of at least {stride} a side", f"{list(pixels.shape)}", "Leave tiny images out.")
         top, left = (pixels.shape[2] - height) // 2, (pixels.shape[3] - width) // 2
         scaled = low + (high - low) * pixels[:, :, top : top + height, left : left + width]
-        found = self._vae.encode(scaled.to(self.device, self._vae.dtype))
+        found = vae.encode(scaled.to(self.device, vae.dtype))
         if hasattr(found, "latents"):
             latents = found.latents
         elif sample is None:
             latents = found.latent_dist.mode()
         else:
             latents = found.latent_dist.sample(torch.Generator().manual_seed(sample))
-        return (latents * self._vae.config.scaling_factor).float()
+        return ((latents - _shift(vae)) * vae.config.scaling_factor).float()
 
     @property
     def has_tiny_decoder(self) -> bool:
@@ -104,11 +137,12 @@ class DiffusersBackbone:
 
     def decode(self, latents: Tensor, *, differentiable: bool = False, tiny: bool = False) -> Tensor:
         """Latents → pixels [N, 3, H, W] in [0, 1]; not clamped when differentiable."""
+        vae = self._need_vae()
         if tiny:
             raise BadInput("the pipeline's own autoencoder", "tiny", "Put an AutoencoderTiny into the pipeline.")
         with torch.set_grad_enabled(differentiable and torch.is_grad_enabled()):
-            raw = (latents / self._vae.config.scaling_factor).to(self.device, self._vae.dtype)
-            pixels = (self._vae.decode(raw).sample.float() + 1.0) / 2.0
+            raw = (latents / vae.config.scaling_factor + _shift(vae)).to(self.device, vae.dtype)
+            pixels = (vae.decode(raw).sample.float() + 1.0) / 2.0
         return pixels if differentiable else pixels.clamp(0.0, 1.0)
 
     def embed(self, prompts: Sequence[str]) -> Conditioning:
@@ -184,7 +218,17 @@ class DiffusersBackbone:
         return self._text.embed_soft(prompts)
 
     def cross_shapes(self) -> Mapping[Where, tuple[int, int]]:
-        """(out, in) of every matrix of the text cross-attention."""
+        """(out, in) of every matrix of the text cross-attention.
+
+        Raises:
+            UnsupportedFamily: a transformer.
+        """
+        if not isinstance(self._denoiser, UNetDenoiser):
+            raise UnsupportedFamily(
+                "a U-Net (SD 1.x, SD 2.x, SDXL) with a text cross-attention to lay vectors and LoRA over",
+                f"the transformer of {self._family.name}",
+                "Use zero_shot or lgdm with this model.",
+            )
         found = {}
         for tap, (_, attention) in self._places.attention.items():
             for part in PARTS:
@@ -216,57 +260,32 @@ class DiffusersBackbone:
         if z_t.ndim != 4 or z_t.shape[1] != self._family.latent_channels or tuple(sigma.shape) != (len(z_t),):
             got = f"latents {list(z_t.shape)}, sigma {list(sigma.shape)}"
             raise BadInput(f"latents [N, {self._family.latent_channels}, h, w] and sigma [N]", got, "Encode images.")
+        most = 1.0 if self._family.prediction == "flow" else math.inf
+        if not bool((torch.isfinite(sigma) & (sigma >= 0) & (sigma <= most)).all()):
+            expected = f"finite sigmas from 0 to {most:g}"
+            raise BadInput(expected, str(sigma.tolist())[:80], "Take them from the model's schedule.")
         done: list[tuple[range, Tensor]] = []
         for first in range(0, len(z_t), self._most_rows):
             rows = range(first, min(len(z_t), first + self._most_rows))
             part = conditioning.rows(rows)
             sigmas = sigma[first : rows.stop].tolist()
             added = None if residuals is None else [values[first : rows.stop] for values in residuals]
+            x = z_t[first : rows.stop].to(self.device, torch.float32)
             # Hooks fire in the order in which they are hung: the adapter's result is what a tap sees.
             with (
                 residuals_beside(self._unet, added),
                 lora_beside(self._places, self._lora),
-                recording(self._places, recorder, sigmas, rows, stop=stop),
+                self._denoiser.recording(recorder, sigmas, rows, x, stop=stop),
             ):
                 try:
-                    done.append((rows, self._one(z_t[first : rows.stop], sigma[first : rows.stop], part)))
+                    done.append((rows, self._denoiser.estimate(x, sigma[first : rows.stop], part, self._family)))
                 except EnoughRecorded:
                     continue
         if recorder is not None:
             recorder.calls += 1
         return done
 
-    def _one(self, z_t: Tensor, sigma: Tensor, conditioning: Conditioning) -> Tensor:
-        dtype = self._unet.dtype
-        level = sigma.to(self.device, torch.float32).view(-1, 1, 1, 1)
-        z_t = z_t.to(self.device, torch.float32)
-        x = z_t / (1.0 + level.square()).sqrt()
-        tokens = conditioning.tokens.to(self.device, dtype)
-        added = self._added(conditioning, z_t)
-        out = self._unet(x.to(dtype), self._timesteps(sigma), tokens, added_cond_kwargs=added).sample.float()
-        if self._family.prediction == "v":
-            return z_t / (1.0 + level.square()) - out * level / (1.0 + level.square()).sqrt()
-        return z_t - level * out
 
-    def _timesteps(self, sigma: Tensor) -> Tensor:
-        """The schedule's nearest timestep in log sigma, as ComfyUI takes it."""
-        apart = (sigma.detach().double().cpu().log()[:, None] - self._log_sigmas).abs()
-        return apart.argmin(1).to(self.device)
-
-    def _added(self, conditioning: Conditioning, z_t: Tensor) -> dict[str, Tensor] | None:
-        """SDXL: pooled text and six numbers: sizes as ComfyUI gives them by default."""
-        if conditioning.pooled is None:
-            return None
-        height, width = (side * self._family.latent_stride for side in z_t.shape[2:])
-        numbers = torch.tensor([height, width, 0, 0, height, width], device=self.device, dtype=self._unet.dtype)
-        return {
-            "text_embeds": conditioning.pooled.to(self.device, self._unet.dtype),
-            "time_ids": numbers.repeat(len(z_t), 1),
-        }
-
-
-def _facts(pipeline: Any) -> ModelFacts:
-    config = pipeline.unet.config
-    told = str(pipeline.scheduler.config.prediction_type)
-    name = "CriticLDM" if config.in_channels == 8 else _CONFIGS.get(config.cross_attention_dim, "unknown")
-    return ModelFacts(name, _PREDICTIONS.get(told, told), config.in_channels, config.out_channels)
+def _shift(vae: Any) -> float:
+    """What is taken from the VAE's latents before they are scaled; none in older ones."""
+    return getattr(vae.config, "shift_factor", None) or 0.0

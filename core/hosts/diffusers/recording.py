@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ...backbone.adaptation import CrossLora, Part
 from ...backbone.contracts import Tap
 from ...errors import BadInput
-from ...taps.recorder import Grid, Key, Record, Recorder
+from ...taps.recorder import Grid, Key, Record, Recorder, TapRequest
 from .names import Places
 
 
@@ -68,6 +68,22 @@ def _adding(residual: Tensor) -> Any:
     return add
 
 
+def recorded(
+    recorder: Recorder, order: Sequence[Tap], sigmas: Sequence[float], rows: Sequence[int], *, stop: bool
+) -> tuple[dict[str, TapRequest], Callable[[Tap, Tensor, Grid], None]]:
+    """What is wanted of one forward, and what takes a tap's values; with ``stop`` it raises after the last one."""
+    wanted = recorder.wanted(order)
+    last = list(wanted)[-1]
+
+    def put(tap: Tap, values: Tensor, grid: Grid) -> None:
+        for row, value in enumerate(wanted[tap.name].reducer(values, grid)):
+            recorder.put(Record(Key(tap.name, recorder.calls, "cond", rows[row]), sigmas[row], grid, value))
+        if stop and tap.name == last:
+            raise EnoughRecorded
+
+    return wanted, put
+
+
 @contextmanager
 def recording(
     places: Places, recorder: Recorder | None, sigmas: Sequence[float], rows: Sequence[int], *, stop: bool
@@ -79,15 +95,7 @@ def recording(
     if recorder is None:
         yield
         return
-    wanted = recorder.wanted(places.order)
-    last = list(wanted)[-1]
-
-    def put(tap: Tap, values: Tensor, grid: Grid) -> None:
-        for row, value in enumerate(wanted[tap.name].reducer(values, grid)):
-            recorder.put(Record(Key(tap.name, recorder.calls, "cond", rows[row]), sigmas[row], grid, value))
-        if stop and tap.name == last:
-            raise EnoughRecorded
-
+    wanted, put = recorded(recorder, places.order, sigmas, rows, stop=stop)
     with ExitStack() as stack:
         for name, request in wanted.items():
             if request.tap.kind == "feature":
