@@ -21,7 +21,7 @@ import torch
 from PIL import Image
 
 from .errors import BadInput
-from .history import History
+from .history.store import History
 from .images import from_picture
 from .methods.contract import Scorer
 from .methods.judge import Judge

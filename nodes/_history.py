@@ -14,7 +14,9 @@ import folder_paths
 import torch
 
 from ..core.errors import LatentCriticError
-from ..core.history import VARIABLE, History, Standing, in_user_folder, location
+from ..core.history.place import VARIABLE, in_user_folder, location
+from ..core.history.rows import Standing
+from ..core.history.store import History
 from ..core.records import Score, ScoreBatch
 from ._inputs import Stack
 

@@ -11,7 +11,7 @@ from ..errors import BadInput
 from .arguments import DASH, Subparsers, add_json, check_targets, command
 
 if TYPE_CHECKING:
-    from ..history import Choice, History
+    from ..history.store import Choice, History
 
 _DETAIL = """Without a further option: one line per scorer, model and settings. The file is the one that ComfyUI's nodes
 write, user/latent_critic/history.sqlite in ComfyUI's folder, found where this package lies in custom_nodes; else name
@@ -42,7 +42,7 @@ def add(subparsers: Subparsers) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Do what was asked for: an export first, then the pruning."""
-    from ..history import Choice, History
+    from ..history.store import Choice, History
     from .console import note
 
     check_targets(arguments.export, arguments.json)
@@ -70,7 +70,7 @@ def _file(named: str | None) -> Path:
     Raises:
         BadInput: none is.
     """
-    from ..history import in_user_folder, location
+    from ..history.place import in_user_folder, location
 
     # <ComfyUI>/custom_nodes/<pack>/core/cli/history.py
     path = Path(named) if named else location(in_user_folder(Path(__file__).parents[4] / "user"))
@@ -99,7 +99,7 @@ def _check_form(target: str | None) -> None:
 
 def _export(history: History, choice: Choice, target: str) -> None:
     from ..export import csv_line, to_jsonl
-    from ..history import COLUMNS
+    from ..history.store import COLUMNS
     from .results import write_form
 
     rows = history.query(choice)[::-1]

@@ -18,7 +18,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from latent_critic.core import database
 from latent_critic.core.errors import BadInput, UnreadableFile, UnwritableFile
-from latent_critic.core.history import COLUMNS, VARIABLE, Choice, History, Standing, location
+from latent_critic.core.history.place import VARIABLE, location
+from latent_critic.core.history.rows import Standing
+from latent_critic.core.history.store import COLUMNS, Choice, History
 from latent_critic.core.records import Score, ScoreBatch, ScoreSpec
 
 JUDGE = ScoreSpec("judge", scale=(0, 100), calibrated_on="photographs")
@@ -27,7 +29,7 @@ ZERO = ScoreSpec("zero_shot", direction="lower", needs=("image", "prompt"), back
 #: Adds one score after another until it is killed; a line on standard output says which one is surely stored.
 WRITER = """
 import sys
-from latent_critic.core.history import History
+from latent_critic.core.history.store import History
 from latent_critic.core.records import Score, ScoreBatch, ScoreSpec
 path, name, count = sys.argv[1], sys.argv[2], int(sys.argv[3])
 spec, history = ScoreSpec("judge", scale=(0, 100)), History(path, timeout=60)
@@ -279,7 +281,7 @@ def test_the_environment_variable(monkeypatch, word, expected):
 
 
 def test_it_needs_no_torch(tmp_path):
-    code = "import sys, latent_critic.core.history; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
+    code = "import sys, latent_critic.core.history.store; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=False).returncode == 0
 
 

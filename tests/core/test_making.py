@@ -9,7 +9,7 @@ import pytest
 import skimage.data
 import torch
 from latent_critic.core.errors import BadInput, UncalibratedThreshold
-from latent_critic.core.history import History
+from latent_critic.core.history.store import History
 from latent_critic.core.methods.judge import Judge
 from latent_critic.core.records import Score, ScoreBatch, ScoreSpec
 from PIL import Image, ImageFilter

@@ -349,7 +349,7 @@ def test_early_abort_of_the_batch(run_workflow, graph):
 @pytest.fixture
 def history(monkeypatch, tmp_path, pack):
     monkeypatch.setenv("LATENT_CRITIC_HISTORY", str(tmp_path / "history.sqlite"))
-    return pack("core.history").History(tmp_path / "history.sqlite")
+    return pack("core.history.store").History(tmp_path / "history.sqlite")
 
 
 def test_finished_images_are_remembered_and_previews_are_not(run_workflow, graph, history):

@@ -22,7 +22,7 @@ def file(comfyui_base, monkeypatch):
 
 @pytest.fixture
 def history(pack, file):
-    return pack("core.history").History(file)
+    return pack("core.history.store").History(file)
 
 
 def test_every_scoring_is_recorded_once(run_node, pictures, scorer, history):

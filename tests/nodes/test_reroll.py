@@ -478,7 +478,7 @@ def test_memory_is_flat_over_many_attempts_without_candidates(run_workflow, grap
 def test_the_history_knows_the_seed_of_every_attempt(run_workflow, graph, pack, comfyui_base, monkeypatch):
     monkeypatch.setenv("LATENT_CRITIC_HISTORY", str(comfyui_base / "reroll.sqlite"))
     assert run_workflow(graph(seed=700, steps=3)).success
-    rows = pack("core.history").History(comfyui_base / "reroll.sqlite").query()
+    rows = pack("core.history.store").History(comfyui_base / "reroll.sqlite").query()
     assert sorted(row["seed"] for row in rows) == [700, 701, 702]
 
 

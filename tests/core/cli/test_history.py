@@ -6,7 +6,7 @@ import csv
 import json
 
 import pytest
-from latent_critic.core.history import COLUMNS, History
+from latent_critic.core.history.store import COLUMNS, History
 from latent_critic.core.records import Score, ScoreBatch, ScoreSpec
 
 JUDGE = ScoreSpec("judge", scale=(0, 100), calibrated_on="photographs")

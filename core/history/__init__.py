@@ -1,0 +1,1 @@
+"""Every score ever given, in one SQLite file."""
