@@ -22,7 +22,7 @@ from ._show import result_ui, thumbnails
 
 
 @dataclass(eq=False, slots=True)
-class Sampled:
+class JudgedAttempt:
     """One attempt. ComfyUI caches it, so that a later run finds it again.
 
     Attributes:
@@ -53,7 +53,7 @@ class Sampled:
 
 def judged(
     images: Sequence[Any], latents: Sequence[Any], positive: Sequence[Any], calls: int, scorer: Any, seed: int
-) -> Sampled:
+) -> JudgedAttempt:
     """Score what an attempt sampled.
 
     ``positive`` holds the CONDITIONING of each LATENT; its last one stands for all further ones.
@@ -68,7 +68,7 @@ def judged(
     hashes = [of_conditioning(each) for each in positive]
     told = [hashes[min(which, len(hashes) - 1)] for which, _ in rows] if hashes else None
     scores, _hint = scores_for(stack, [scorer], None, seeds=[seed], conditionings=told)
-    return Sampled(
+    return JudgedAttempt(
         seed=seed,
         scores=scores,
         calls=calls,
@@ -99,7 +99,7 @@ class Run:
     keep_all: bool = True
     hint: str = ""
     shown: dict[str, Any] = field(default_factory=dict)
-    _attempts: list[Sampled] = field(default_factory=list)
+    _attempts: list[JudgedAttempt] = field(default_factory=list)
     _leader: int | None = None
     _began: float = 0.0
 
@@ -121,7 +121,7 @@ class Run:
         """The seeds of the attempts from this number on, at most so many."""
         return self.state.seeds.first(first + most)[first:]
 
-    def take(self, number: int, sampled: Sampled) -> None:
+    def take(self, number: int, sampled: JudgedAttempt) -> None:
         """Count an attempt in; one that is in already changes nothing.
 
         Raises:
@@ -155,11 +155,11 @@ class Run:
             return None
         return self._attempts[self._leader].seed
 
-    def restore(self, sampled: Sampled) -> None:
+    def restore(self, sampled: JudgedAttempt) -> None:
         """Take the pixels of the best attempt, which was sampled again."""
         assert self._leader is not None
         mine = self._attempts[self._leader]
-        self._attempts[self._leader] = Sampled(
+        self._attempts[self._leader] = JudgedAttempt(
             mine.seed, mine.scores, mine.calls, mine.rows, sampled.images, sampled.latents
         )
 

@@ -8,7 +8,8 @@ ScorerSocket = io.Custom("LC_SCORER")
 #: The scores of a batch, in its order: ``core.records.ScoreBatch``.
 ScoresSocket = io.Custom("LC_SCORES")
 
-#: Inside Reroll Until Good only: ``Run`` and ``Sampled`` of ``nodes._reroll``, ``core.hosts.comfyui.counting.Calls``.
+#: Inside Reroll Until Good only: ``Run`` and ``JudgedAttempt`` of ``nodes._reroll``, ``Calls`` of
+#: ``core.hosts.comfyui.counting``.
 SessionSocket = io.Custom("LC_REROLL")
 AttemptSocket = io.Custom("LC_ATTEMPT")
 CallsSocket = io.Custom("LC_CALLS")

@@ -12,7 +12,7 @@ from ..core.errors import BadInput
 from ..core.hosts.comfyui.counting import calls_of, count_calls
 from ..core.methods.contract import Scorer
 from ._inputs import one
-from ._reroll import Run, Sampled, judged
+from ._reroll import JudgedAttempt, Run, judged
 from ._reroll_graph import (
     COUNTER,
     GROUP,
@@ -102,7 +102,7 @@ def _take(run: Run, first: int, given: dict[str, list[Any] | None]) -> None:
     """Count in the attempts that have come, in their order."""
     for place in range(GROUP):
         found = one(given.get(lazy_name(place)), "an attempt")
-        if isinstance(found, Sampled):
+        if isinstance(found, JudgedAttempt):
             run.take(first + place, found)
 
 

@@ -18,7 +18,7 @@ TAPS = (Tap("mid", "feature", 6, 2), Tap("up.0", "feature", 4, 1))
 JUDGE = Target.scores(ScoreSpec("judge", scale=(0.0, 100.0), calibrated_on="photographs"))
 
 
-class Sampled:
+class MadeUpRuns:
     """A probe after ``count`` samplings of two images; the target of each image is linear in its features."""
 
     def __init__(self, count=30, prompts=6, sigmas=(2.0, 0.5), seed=0, missing=()):
@@ -51,7 +51,7 @@ class Sampled:
 
 @pytest.fixture(scope="module")
 def sampled():
-    return Sampled()
+    return MadeUpRuns()
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ def test_a_head_fitted_to_finished_runs_scores_new_ones(sampled, collected, tmp_
     batch = scorer.score(sampled.latents)
     values = torch.tensor(batch.values())
     assert torch.corrcoef(torch.stack([values, torch.tensor(sampled.targets)]))[0, 1] > 0.95
-    later = Sampled(count=20, seed=5)
+    later = MadeUpRuns(count=20, seed=5)
     fresh = torch.tensor(ProbeScorer(later, head).score(later.latents).values())
     assert torch.corrcoef(torch.stack([fresh, torch.tensor(later.targets)]))[0, 1] > 0.6
     assert batch[0].attributes["spread"] > 0
@@ -111,7 +111,7 @@ def test_an_open_scale_stays_open_and_its_direction_is_kept(sampled, collected):
 def test_whole_prompts_are_held_out_where_there_are_enough(sampled, collected):
     _, told = fit_probe_head(sampled, JUDGE, collected(), "mine")
     assert "prompts that the head had not seen" in told["held_out"]
-    few = Sampled(prompts=1)
+    few = MadeUpRuns(prompts=1)
     _, told = fit_probe_head(few, JUDGE, collected(few, name="few"), "few")
     assert "seeds that the head had not seen" in told["held_out"]
 
@@ -122,12 +122,12 @@ def test_missing_runs_and_levels_are_reasons_and_the_others_are_scored(sampled, 
     batch = ProbeScorer(sampled, head).score(mixed)
     assert [score.ok for score in batch] == [True, True, False, True]
     assert "not what any of the probe's 30 samplings gave" in batch[2].reason
-    cached = Sampled(missing=(1,))
+    cached = MadeUpRuns(missing=(1,))
     assert all("caching" in score.reason for score in ProbeScorer(cached, head).score(cached.latents[:2]))
 
 
 def test_features_of_nan_are_a_reason(sampled):
-    broken = Sampled(count=1)
+    broken = MadeUpRuns(count=1)
     next(iter(broken._runs._rows.values())).run.features[(0, "cond")][1, 3] = float("nan")
     known = look_up(broken, broken.latents)
     assert isinstance(known.features[0], torch.Tensor)
@@ -145,7 +145,7 @@ def test_features_of_nan_are_a_reason(sampled):
 )
 def test_what_differs_is_named(sampled, collected, field, change):
     head, _ = fit_probe_head(sampled, JUDGE, collected(), "mine")
-    other = Sampled(count=1, sigmas=change.pop("sigmas", (2.0, 0.5)))
+    other = MadeUpRuns(count=1, sigmas=change.pop("sigmas", (2.0, 0.5)))
     for name, value in change.items():
         setattr(other, name, value)
     with pytest.raises(MismatchedBackbone, match=field):
@@ -162,7 +162,7 @@ def test_a_collection_takes_rows_of_one_kind_only(sampled, tmp_path):
     with pytest.raises(BadInput, match="target"):
         store.add(told_of(sampled, Target.ratings()), rows)
     with pytest.raises(BadInput, match="sigmas"):
-        store.add(told_of(Sampled(count=1, sigmas=(2.0, 0.4)), JUDGE), rows)
+        store.add(told_of(MadeUpRuns(count=1, sigmas=(2.0, 0.4)), JUDGE), rows)
     assert len(store.read().targets) == 15
 
 
