@@ -172,7 +172,7 @@ def test_prompts_and_seeds_are_the_groups_own():
 
 
 @pytest.mark.parametrize(
-    "change", [{"looks": ()}, {"looks": (3, 1)}, {"looks": (10,)}, {"candidates": 2}, {"groups": 1}]
+    "change", [{"looks": ()}, {"looks": (3, 1)}, {"looks": (10,)}, {"candidates": 2}, {"groups": 1}, {"ahead": (1, 2)}]
 )
 def test_bad_requests(change):
     with pytest.raises(BadInput):
@@ -195,3 +195,48 @@ def test_the_last_look_is_the_pipelines_own_picture(diffusers, guidance):
     # Predictions come nearer to the end.
     far = [float((look - seen[-1]).square().mean()) for look in seen[:-1]]
     assert far == sorted(far, reverse=True)
+
+
+def test_a_short_run_leaves_no_trace_and_a_full_one_is_the_rest(diffusers):
+    from latent_critic.core.hosts.diffusers.embedded import load_embedded
+    from latent_critic.core.hosts.diffusers.sampling import predicted_clean
+
+    pipeline = load_embedded()
+    asked = []
+    pipeline.unet.register_forward_pre_hook(lambda module, args: asked.append(len(args[0])))
+    plan = {"size": 64, "steps": 5, "guidance": 3.0}
+    *plain, end = predicted_clean(pipeline, "sharp, landscape", [5, 6], **plan)
+    assert len(asked) == 5
+    looks = {1: 99, 2: 1, 3: 0}
+    tried = list(predicted_clean(pipeline, "sharp, landscape", [5, 6], **plan, looks=looks))
+    assert len(asked) == 5 + 5 + 4 + 1
+    assert len(tried) == 4
+    assert torch.equal(tried[-1], end)
+    assert torch.equal(tried[2], plain[2])
+    # With all levels that are left it is DDIM's own way, to the last prediction.
+    torch.testing.assert_close(tried[0], plain[-1], atol=1e-4, rtol=1e-3)
+    far = [float((look - end).square().mean()) for look in (plain[1], tried[1], tried[0])]
+    assert far == sorted(far, reverse=True)
+
+
+def test_known_ends_are_not_sampled_again(tmp_path):
+    first = Recording(tmp_path / "a.jsonl", REQUEST, SPEC, "model")
+    whole = record_group(REQUEST, sampler, Brightness(), 3)
+    first.add(whole)
+    other = replace(REQUEST, looks=(2,), ahead=(1,))
+    second = Recording(tmp_path / "b.jsonl", other, SPEC, "model")
+    finals = second.finals_of([tmp_path / "a.jsonl"])
+    assert finals == {3: whole.finals}
+    passed = []
+
+    def counted(prompt, seeds):
+        for images in sampler(prompt, seeds):
+            passed.append(len(images))
+            yield images
+
+    found = record_group(other, counted, Brightness(), 3, finals[3])
+    assert found.finals == whole.finals
+    assert len(found.previews) == len(passed) == 1
+    Recording(tmp_path / "c.jsonl", replace(REQUEST, seed=1), SPEC, "model").add(whole)
+    with pytest.raises(BadInput, match="finished pictures as"):
+        second.finals_of([tmp_path / "c.jsonl"])
