@@ -1,7 +1,7 @@
-"""Fill the measured parts of the judge's model card: its facts, validation figures, benchmark rows and ladders.
+"""Fill the measured parts of model cards: the judge's facts, validation, benchmark rows and ladders; GenzIQA's head.
 
-    .venv/bin/python .ci/cards.py            write core/assets/judge/README.md
-    .venv/bin/python .ci/cards.py --check    change nothing; code 1 when the card is out of date
+    .venv/bin/python .ci/cards.py            write core/assets/judge/README.md and core/assets/genziqa/README.md
+    .venv/bin/python .ci/cards.py --check    change nothing; code 1 when a card is out of date
 
 Facts come from the metadata of judge.safetensors, rows from benchmark.json, which is what
 `latent-critic benchmark --json` printed, ladders from ladders.json, which is what .ci/judge_ladders.py wrote, and what
@@ -16,6 +16,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import genziqa_card
 import readme
 from latent_critic.core.nets.view_policy import POLICIES
 from safetensors import safe_open
@@ -104,14 +105,20 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="change nothing")
     arguments = parser.parse_args()
-    path = FOLDER / "README.md"
-    before = path.read_text(encoding="utf-8")
-    after = card(before)
-    if arguments.check:
-        sys.stdout.write("the card is up to date\n" if after == before else f"{path} is out of date: run cards.py\n")
-        return int(after != before)
-    path.write_text(after, encoding="utf-8", newline="\n")
-    return 0
+    old = 0
+    for folder, renewed in ((FOLDER, card), (genziqa_card.FOLDER, genziqa_card.card)):
+        path = folder / "README.md"
+        if not path.exists():
+            continue
+        before = path.read_text(encoding="utf-8")
+        after = renewed(before)
+        if arguments.check:
+            told = "up to date" if after == before else "out of date: run cards.py"
+            sys.stdout.write(f"{path} is {told}\n")
+            old |= int(after != before)
+        else:
+            path.write_text(after, encoding="utf-8", newline="\n")
+    return old
 
 
 if __name__ == "__main__":

@@ -9,15 +9,15 @@ import folder_paths
 
 from ..core.errors import BadInput
 from ..core.methods.genziqa_authors import import_authors
-from ..core.methods.genziqa_file import is_genziqa, load_genziqa
+from ..core.methods.genziqa_file import SHIPPED, is_genziqa, load_genziqa
 
 if TYPE_CHECKING:
     from ..core.backbone.adaptation import AdaptableBackbone
     from ..core.methods.genziqa_head import GenzHead
 
 FOLDER = "quality_heads"
-#: The choice where the folder holds no head.
-NOTHING = "(no GenzIQA head in models/quality_heads)"
+#: The head that comes with the package, and the family of the model that it is for.
+EMBEDDED, _EMBEDDED_FAMILY = "for the embedded model (shipped)", "critic_ldm"
 #: The choice that leaves LoRA out.
 NO_LORA = "none"
 _PICKLES = (".pth", ".pt", ".bin")
@@ -30,13 +30,13 @@ def _names() -> list[str]:
 
 
 def head_choices() -> list[str]:
-    """Our own GenzIQA heads, and pickles that may be the authors' context files."""
+    """Our own GenzIQA heads, pickles that may be the authors' context files, and last the shipped head."""
     found = [
         name
         for name in _names()
         if name.endswith(_PICKLES) or (name.endswith(".safetensors") and is_genziqa(head_file(name)))
     ]
-    return found or [NOTHING]
+    return [*found, EMBEDDED]
 
 
 def lora_choices() -> list[str]:
@@ -51,19 +51,19 @@ def head_file(name: str) -> Path:
     Raises:
         FileNotFoundError: it is gone.
     """
-    return Path(folder_paths.get_full_path_or_raise(FOLDER, name))
+    return SHIPPED if name == EMBEDDED else Path(folder_paths.get_full_path_or_raise(FOLDER, name))
 
 
 def head_of(backbone: AdaptableBackbone, head: str, lora: str) -> GenzHead:
     """The head behind the choices; a pickle is imported as the authors' context file.
 
     Raises:
-        BadInput: nothing was chosen, or LoRA beside a head of ours.
+        BadInput: the shipped head with another model than the embedded one, or LoRA beside a head of ours.
         UnreadableFile: damaged.
         MismatchedBackbone: the authors' files are not for this model.
     """
-    if head == NOTHING:
-        raise BadInput("a GenzIQA head", "none", _REMEDY)
+    if head == EMBEDDED and backbone.family.name != _EMBEDDED_FAMILY:
+        raise BadInput(f"a GenzIQA head for {backbone.family.name}", "the one for the embedded model", _REMEDY)
     if head.endswith(_PICKLES):
         return import_authors(backbone, head_file(head), None if lora == NO_LORA else head_file(lora))
     if lora != NO_LORA:

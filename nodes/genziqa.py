@@ -37,7 +37,8 @@ class GenzIQAScorer(io.ComfyNode):
                     options=choices,
                     default=choices[0],
                     tooltip="The trained head, from the folder models/quality_heads: a .safetensors of latent-critic "
-                    "train genziqa, or the context file (.pth) of the authors' own training.",
+                    "train genziqa, the context file (.pth) of the authors' own training, or the shipped head of the "
+                    "embedded model.",
                 ),
                 io.Combo.Input(
                     "levels",

@@ -20,6 +20,8 @@ from ..heads.head import HeadMeta
 from .genziqa_head import REDUCER, GenzHead
 from .genziqa_settings import GenzSettings
 
+#: A head for the embedded model.
+SHIPPED = Path(__file__).parents[1] / "assets" / "genziqa" / "critic_ldm.safetensors"
 FORMAT = 1
 KEY = "latent_critic_prompts"
 _REMEDY = "Train it again (latent-critic train genziqa), or copy the file again."

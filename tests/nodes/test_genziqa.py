@@ -91,11 +91,25 @@ def test_another_checkpoint_is_refused_unless_allowed(run_workflow, heads):
     assert run.outputs["4"]["spec"][0]["calibrated_on"] is None
 
 
-def test_without_a_head_it_says_what_to_do(run_workflow, comfyui):
-    choice = comfyui.NODE_CLASS_MAPPINGS["LatentCriticGenzIQA"].GET_SCHEMA().inputs[3].default
-    run = run_workflow(graph(choice))
+@pytest.fixture
+def shipped(comfyui):
+    """The choice where nobody has made a head."""
+    return comfyui.NODE_CLASS_MAPPINGS["LatentCriticGenzIQA"].GET_SCHEMA().inputs[3].default
+
+
+def test_without_a_head_for_the_model_it_says_what_to_do(run_workflow, shipped):
+    run = run_workflow(graph(shipped))
     assert not run.success
     assert "latent-critic train genziqa" in run.error
+
+
+def test_the_embedded_model_has_a_head_at_once(run_workflow, shipped):
+    prompt = graph(shipped)
+    prompt["1"] = {"class_type": "LatentCriticLoadEmbedded", "inputs": {}}
+    run = run_workflow(prompt)
+    assert run.success, run.error
+    assert run.outputs["4"]["spec"][0]["calibrated_on"] == "photographs"
+    assert all(0.0 <= score["score"] <= 100.0 for score in run.outputs["4"]["scores"])
 
 
 def test_a_damaged_head_is_one_clear_error(run_workflow, heads, comfyui_base):
