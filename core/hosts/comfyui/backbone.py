@@ -168,7 +168,8 @@ class ComfyBackbone:
         patchers += [self._patcher] * denoiser
         patchers += [network.patcher for network in networks if isinstance(network, PlacedNetwork)]
         model_management.load_models_gpu(patchers)
-        return gradients.gradient_context(*(patcher.model for patcher in patchers), *networks)
+        holders = [self._model.model.latent_format]
+        return gradients.gradient_context(*(patcher.model for patcher in patchers), *networks, holders=holders)
 
     def _need_vae(self, *, tiny: bool = False) -> Autoencoder:
         if tiny and self._tiny is None:

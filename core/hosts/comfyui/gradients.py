@@ -6,7 +6,7 @@ ordinary tensors over the same storage. Nothing is copied, and the model's own o
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -34,10 +34,14 @@ def usable(value: Any) -> Any:
 
 
 @contextmanager
-def gradient_context(*networks: torch.nn.Module) -> Iterator[None]:
+def gradient_context(*networks: torch.nn.Module, holders: Sequence[object] = ()) -> Iterator[None]:
     """Autograd works on these networks until the block ends; their parameters themselves get no gradient.
 
     A network that is loaded *inside* the block keeps its inference tensors: load it first.
+
+    Args:
+        networks: The networks.
+        holders: Plain objects that hold tensors beside them, such as a latent format its means.
     """
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))
@@ -47,6 +51,8 @@ def gradient_context(*networks: torch.nn.Module) -> Iterator[None]:
         stack.enter_context(_in_training())
         for network in networks:
             stack.enter_context(_aliased(network))
+        for holder in holders:
+            stack.enter_context(_held(holder))
         yield
 
 
@@ -73,6 +79,16 @@ def _aliased(network: torch.nn.Module) -> Iterator[None]:
     finally:
         for store, name, tensor in replaced:
             store[name] = tensor
+
+
+@contextmanager
+def _held(holder: object) -> Iterator[None]:
+    before = {name: value for name, value in vars(holder).items() if isinstance(value, Tensor) and value.is_inference()}
+    vars(holder).update({name: alias(value) for name, value in before.items()})
+    try:
+        yield
+    finally:
+        vars(holder).update(before)
 
 
 def _stand_in(tensor: Tensor) -> Tensor:
