@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ..files import sweep, whole_file
@@ -23,14 +22,12 @@ if TYPE_CHECKING:
     from ..methods.dp_iqa_reader import MapReader
     from ..methods.dp_iqa_text import TextSequence
 
-_SHARD = 20
-
 
 class MapCache:
-    """Shards of pictures, each whole or absent; half precision.
+    """One file per picture, known by its bytes, whole or absent; half precision.
 
     Args:
-        folder: Below which the shards lie.
+        folder: Below which the files lie, in one folder for each model, text and way of reading.
         reader: Without an image adapter.
         head: Whose settings and grid count.
         sequence: The text, not adapted.
@@ -42,51 +39,38 @@ class MapCache:
         tokens = hashlib.sha256(sequence.tokens.contiguous().numpy().tobytes()).hexdigest()
         told = [head.settings.to_dict(), head.nets.shape.decoder.grid, head.taps, head.meta.fingerprint, tokens]
         self._folder = folder / hashlib.sha256(json.dumps(told).encode()).hexdigest()[:24]
-        self._places: dict[Path, tuple[Path, int]] = {}
+        self._files: dict[Path, Path] = {}
 
     def extract(self, paths: Sequence[Path], watch: Callable[[int, int], None] | None = None) -> None:
-        """Write the shards that are missing; stopped at any moment, it goes on at the first missing one.
+        """Write the files that are missing; stopped at any moment, it goes on at the first missing one.
 
         Raises:
             UnreadableFile: a picture cannot be read.
         """
         sweep(self._folder)
-        for first in range(0, len(paths), _SHARD):
-            shard = paths[first : first + _SHARD]
-            file = self._file(shard)
+        for place, path in enumerate(paths):
+            file = self._files[path] = self._folder / f"{content_of(path)[:32]}.safetensors"
             if not file.exists():
-                self._write(file, shard)
-            self._places |= {path: (file, place) for place, path in enumerate(shard)}
+                maps = self._maps(path)
+                with whole_file(file) as temporary:
+                    save_file({f"maps{level}": values.half() for level, values in enumerate(maps)}, temporary)
             if watch is not None:
-                watch(first + len(shard), len(paths))
-
-    def _write(self, file: Path, shard: Sequence[Path]) -> None:
-        rows = [self._maps(path) for path in shard]
-        stacked = {f"maps{level}": torch.cat([row[level] for row in rows]).half() for level in range(self._count)}
-        with whole_file(file) as temporary:
-            save_file(stacked, temporary)
+                watch(place + 1, len(paths))
 
     @torch.no_grad()
-    def _maps(self, path: Path) -> tuple[Tensor, ...]:
+    def _maps(self, path: Path) -> list[Tensor]:
         image = load_image(path)
         family = self._reader.backbone.family
         pixels = to_native(image, self._settings.shape(image.shape[1], image.shape[2], family))[None]
         maps, _ = self._reader.maps(self._reader.encode(pixels), None, self._sequence.tokens, self._sequence)
-        return tuple(values.cpu() for values in maps)
-
-    def _file(self, shard: Sequence[Path]) -> Path:
-        key = json.dumps([content_of(path) for path in shard])
-        return self._folder / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.safetensors"
+        return [values[0].cpu() for values in maps]
 
     def read(self, paths: Sequence[Path], mirrored: Sequence[bool]) -> tuple[Tensor, ...]:
         """Maps [N, C, grid, grid] of every level, fp32; a mirrored picture's are its mirrored maps."""
-        rows = [self._one(path) for path in paths]
+        rows = [load_file(self._files[path]) for path in paths]
         return tuple(
-            torch.stack([row[level].flip(-1) if m else row[level] for row, m in zip(rows, mirrored, strict=True)])
-            for level in range(self._count)
+            torch.stack(
+                [row[name].float().flip(-1) if m else row[name].float() for row, m in zip(rows, mirrored, strict=True)]
+            )
+            for name in (f"maps{level}" for level in range(self._count))
         )
-
-    def _one(self, path: Path) -> tuple[Tensor, ...]:
-        file, place = self._places[path]
-        with safe_open(file, framework="pt") as handle:
-            return tuple(handle.get_slice(f"maps{level}")[place].float() for level in range(self._count))
