@@ -104,6 +104,24 @@ def test_where_it_would_leave_a_trace_there_is_none(racing, words, counted):
     assert out.computed == out.asked
 
 
+def test_a_probe_hears_nothing_of_it(racing, words, counted):
+    """What a probe reads of the sampling is the same: its levels lie on the way of the short run too."""
+    from latent_critic.core.hosts.comfyui.probe import probe_model
+
+    (model, rows), (yes, no) = counted(), (words("a cat"), words(""))
+    read = []
+    for ahead in (0, 2):
+        probed, probe = probe_model(model, (600, 300, 100))
+        task = racing.ksampler_task(probed, yes, no, racing.empty(), [5, 6], **racing.PLAN, sampler_name="euler")
+        rows.clear()
+        out = racing.run(task, ((1, 1.0),), racing.drop_to(2), ahead=ahead)
+        assert sum(rows) == 2 * out.computed
+        (found, _) = probe.find(out.latents)
+        read.append(found.features(probe.plan))
+    assert isinstance(read[0], torch.Tensor), read[0]
+    assert torch.equal(*read)
+
+
 def test_an_interrupt_ends_a_short_run(racing, words, counted):
     from comfy import model_management
 

@@ -50,7 +50,6 @@ class ShortRun:
         self._task = task
         self._question: tuple[torch.Tensor, torch.Tensor] | None = None
         self._options: tuple[Any, Any] = ({}, None)
-        self._running = False
 
     def hang_on(self, model: Any) -> None:
         """Note what is asked of a MODEL's clone."""
@@ -59,8 +58,7 @@ class ShortRun:
     def _note(
         self, executor: Callable[..., torch.Tensor], x: torch.Tensor, sigma: torch.Tensor, options: Any, seed: Any
     ) -> torch.Tensor:
-        if not self._running:
-            self._question, self._options = (x, sigma), (options, seed)
+        self._question, self._options = (x, sigma), (options, seed)
         return executor(x, sigma, options, seed)
 
     def clean(self, guider: Any, x0: torch.Tensor, begun: int, ahead: int) -> torch.Tensor:
@@ -76,15 +74,13 @@ class ShortRun:
         if self._question is None or not levels:
             return x0
         (x, sigma), first = self._question, x0
-        self._running = True
-        try:
-            for level in levels:
-                to = torch.full_like(sigma, level)
-                x = x0 + _wide(to / sigma, x) * (x - x0)
-                options, seed = self._options
-                x0, sigma = self._masked(guider(x, to, model_options=options, seed=seed), first), to
-        finally:
-            self._running = False
+        options, seed = self._options
+        for level in levels:
+            to = torch.full_like(sigma, level)
+            x = x0 + _wide(to / sigma, x) * (x - x0)
+            # Behind what watches the sampling, such as a probe: this is none of it.
+            found = guider.predict_noise(x, to, model_options=options, seed=seed)
+            x0, sigma = self._masked(found, first), to
         return x0
 
     def _levels(self, begun: int, ahead: int) -> Sequence[float]:
