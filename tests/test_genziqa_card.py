@@ -1,0 +1,65 @@
+"""The shipped GenzIQA head's card and figures belong to the file that ships, and the file to the embedded model."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from latent_critic.core.methods.genziqa_file import SHIPPED, load_genziqa
+
+ROOT = Path(__file__).resolve().parents[1]
+FOLDER = Path("core", "assets", "genziqa")
+
+
+def lines(name):
+    path = ROOT / FOLDER / name
+    return path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+
+
+def check(script: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(script), "--check"]
+    return subprocess.run(command, capture_output=True, text=True, encoding="utf-8", check=False)
+
+
+def test_the_check_was_of_the_shipped_head_and_model():
+    head, found = load_genziqa(SHIPPED), json.loads("\n".join(lines("check.json")))
+    assert found["weights"] == head.digest()
+    assert found["backbone"] == head.meta.fingerprint
+    assert found["n"] >= 50
+    assert {row["levels"] for row in found["levels"]} == {"published (8)", "fast (2)", "fastest (1)"}
+
+
+def test_every_published_figure_is_the_last_run_of_the_shipped_head():
+    runs = [json.loads(line) for line in lines("test_runs.jsonl")]
+    last = {(run["data"], run["split"], run["scorer"]): run for run in runs}
+    rows = json.loads("\n".join(lines("benchmark.json")) or "[]")
+    for row in rows:
+        run = last[row["data"], row["split"], row["scorer"]]
+        assert (run["srcc"], run["n"]) == (row["srcc"], row["n"])
+        if row["scorer"] == "genziqa":
+            assert run["settings"]["weights"] == load_genziqa(SHIPPED).digest()
+    assert bool(rows) == bool(runs)
+
+
+def test_the_file_is_small_and_tells_how_it_was_made():
+    assert SHIPPED.stat().st_size < 60_000
+    training = load_genziqa(SHIPPED).meta.settings["training"]
+    card = (ROOT / FOLDER / "README.md").read_text(encoding="utf-8")
+    for told in (f"--steps {training['steps']}", f"--limit {training['limit']}", f"--batch {training['batch']}"):
+        assert told in card
+
+
+def test_a_card_that_drifted_is_found(tmp_path):
+    shutil.copytree(ROOT / ".ci", tmp_path / ".ci", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(ROOT / "core" / "assets" / "judge", tmp_path / "core" / "assets" / "judge")
+    shutil.copytree(ROOT / FOLDER, tmp_path / FOLDER)
+    assert check(tmp_path / ".ci" / "cards.py").returncode == 0
+    path = tmp_path / FOLDER / "check.json"
+    found = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps({**found, "n": found["n"] + 1}), encoding="utf-8")
+    done = check(tmp_path / ".ci" / "cards.py")
+    assert done.returncode == 1
+    assert "out of date" in done.stdout
