@@ -8,11 +8,15 @@ from comfy_api.latest import io
 
 from ..core.errors import BadInput
 
+_UNETS = "SD 1.5, SD 2.x, SDXL"
+#: What a scorer that asks for nothing but taps runs on.
+EVERY_FAMILY = f"{_UNETS}, SD3, Flux, Lumina 2, Z-Image, Qwen-Image, Wan 2.1"
 
-def loaded_inputs() -> list[io.Input]:
+
+def loaded_inputs(families: str = _UNETS) -> list[io.Input]:
     """MODEL, CLIP and VAE."""
     return [
-        io.Model.Input("model", tooltip="The diffusion model, with its LoRAs and patches: SD 1.5, SD 2.x, SDXL."),
+        io.Model.Input("model", tooltip=f"The diffusion model, with its LoRAs and patches: {families}."),
         io.Clip.Input("clip", tooltip="The text encoder of the same checkpoint."),
         io.Vae.Input("vae", tooltip="The VAE of the same checkpoint."),
     ]

@@ -25,6 +25,7 @@ from ._fit_options import hyperfeature_options, picture_inputs, reading_inputs
 from ._heads import heads_folder, loaded_backbone, placed_psi
 from ._inputs import images_at_door, one
 from ._judge import builtin_judge
+from ._loaded import EVERY_FAMILY
 from ._sockets import CATEGORY_SCORERS, HeadSocket
 from .fit_probe_head import checked_name
 
@@ -46,7 +47,7 @@ class FitHead(io.ComfyNode):
             is_input_list=True,
             is_output_node=True,
             inputs=[
-                io.Model.Input("model", tooltip="The diffusion model: SD 1.5, SD 2.x, SDXL or the embedded one."),
+                io.Model.Input("model", tooltip=f"The diffusion model: {EVERY_FAMILY}, or the embedded one."),
                 io.Clip.Input("clip", tooltip="The text encoder of the same checkpoint."),
                 io.Vae.Input("vae", tooltip="The VAE of the same checkpoint."),
                 *picture_inputs(),

@@ -8,6 +8,7 @@ from comfy_api.latest import io
 
 from ..core.errors import BadInput
 from ..core.hosts.comfyui.probe import probe_model
+from ._loaded import EVERY_FAMILY
 from ._sockets import CATEGORY_ADVANCED, ProbeSocket
 
 DEFAULT_TIMESTEPS = "300, 150, 50"
@@ -26,7 +27,7 @@ class ProbeModel(io.ComfyNode):
             "sampling makes anyway, without one call more and without changing a bit of the result. Score From Probe "
             "turns them into scores of the finished latents, before anything is decoded.",
             inputs=[
-                io.Model.Input("model", tooltip="The model to sample with: SD 1.5, SD 2.x, SDXL."),
+                io.Model.Input("model", tooltip=f"The model to sample with: {EVERY_FAMILY}."),
                 io.String.Input(
                     "timesteps",
                     default=DEFAULT_TIMESTEPS,

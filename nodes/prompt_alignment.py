@@ -15,7 +15,7 @@ from ..core.records import Score, ScoreBatch
 from ..core.selection.filtering import one_per_image
 from ._common_inputs import prompts_input
 from ._inputs import images_at_door, one, texts_at_door
-from ._loaded import loaded_inputs, need_parts
+from ._loaded import EVERY_FAMILY, loaded_inputs, need_parts
 from ._scoring import watch_in_comfyui
 from ._sockets import CATEGORY_ADVANCED, ScorerSocket, ScoresSocket
 
@@ -36,7 +36,7 @@ class PromptAlignmentNode(io.ComfyNode):
             "than nothing would. The numbers rank images of one prompt; they have no absolute scale.",
             is_input_list=True,
             inputs=[
-                *loaded_inputs(),
+                *loaded_inputs(EVERY_FAMILY),
                 io.String.Input(
                     "prompt",
                     multiline=True,

@@ -9,7 +9,7 @@ from comfy_api.latest import io
 from ..core.errors import BadInput
 from ..core.hosts.comfyui.backbone import ComfyBackbone
 from ..core.methods.zero_shot import DEFAULT_PAIRS, ZeroShot, ZeroShotOptions
-from ._loaded import loaded_inputs, need_parts
+from ._loaded import EVERY_FAMILY, loaded_inputs, need_parts
 from ._sockets import CATEGORY_SCORERS, ScorerSocket
 
 
@@ -26,7 +26,7 @@ class ZeroShotScorer(io.ComfyNode):
             "the first or with the second prompt of each pair? No training and no second copy of the model. The scores "
             "rank images; they have no absolute scale, so use top k or percentile, not a threshold.",
             inputs=[
-                *loaded_inputs(),
+                *loaded_inputs(EVERY_FAMILY),
                 io.String.Input(
                     "pairs",
                     multiline=True,
