@@ -45,8 +45,8 @@ def guidance_rows(model: Any, clip: Any, vae: Any, *, repeats: int, side: int) -
         "one": lambda: walk(guided, 1),
         "bare": lambda: bare.run(clean[:1], images[:1]),
         "two": lambda: walk(guided, 2),
-        "plain": lambda: walk(plain, 2),
-        "forwards": lambda: bare.forwards(clean),
+        "plain": lambda: walk(plain, 1),
+        "forwards": lambda: bare.forwards(clean[:1]),
     }
     with own_clock(model.load_device) as clock:
         row = partial(time_row, interleaved(jobs, repeats, clock))
@@ -59,7 +59,7 @@ def guidance_rows(model: Any, clip: Any, vae: Any, *, repeats: int, side: int) -
             "forwards",
             name="guidance: without terms over its forwards",
             limit=1.05,
-            detail=f"2 images {size}; bare: {PLAIN}",
+            detail=f"1 image {size}; bare: {PLAIN}",
         ),
     ]
 
