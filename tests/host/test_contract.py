@@ -194,3 +194,22 @@ def test_bad_input(both, family, host):
         backbone.embed("one text")
     with pytest.raises(BadInput, match="8"):
         backbone.encode(torch.zeros(1, 3, 4, 40))
+
+
+@pytest.mark.parametrize("family", ["sd15", "flux"])
+def test_a_pipeline_that_runs_out_of_memory_goes_on_with_fewer_rows(both, family, monkeypatch, caplog):
+    backbone = both(family)["diffusers"]
+    call = arguments(backbone, rows=3)
+    whole, expected = backbone._denoiser.estimate, backbone.denoise(*call)
+
+    def small_card(x, *rest):
+        if len(x) > 1:
+            raise torch.cuda.OutOfMemoryError("test")
+        return whole(x, *rest)
+
+    monkeypatch.setattr(backbone._denoiser, "estimate", small_card)
+    recorder = everything(backbone)
+    torch.testing.assert_close(backbone.denoise(*call, recorder), expected, rtol=1e-4, atol=1e-5)
+    assert not recorder.silent()
+    assert {key.row for key in recorder.records} == {0, 1, 2}
+    assert "Out of memory with 3 rows in one forward; going on with 1" in caplog.text

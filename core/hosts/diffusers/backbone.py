@@ -16,6 +16,7 @@ from ...backbone.contracts import Conditioning, Family
 from ...backbone.families import recognise
 from ...backbone.fingerprint import Fingerprint
 from ...errors import BadInput, MismatchedBackbone, UnsupportedFamily
+from ...memory import in_chunks
 from . import identity
 from .denoiser import denoiser_of
 from .names import Places
@@ -264,23 +265,24 @@ class DiffusersBackbone:
         if not bool((torch.isfinite(sigma) & (sigma >= 0) & (sigma <= most)).all()):
             expected = f"finite sigmas from 0 to {most:g}"
             raise BadInput(expected, str(sigma.tolist())[:80], "Take them from the model's schedule.")
-        done: list[tuple[range, Tensor]] = []
-        for first in range(0, len(z_t), self._most_rows):
-            rows = range(first, min(len(z_t), first + self._most_rows))
-            part = conditioning.rows(rows)
-            sigmas = sigma[first : rows.stop].tolist()
-            added = None if residuals is None else [values[first : rows.stop] for values in residuals]
-            x = z_t[first : rows.stop].to(self.device, torch.float32)
+
+        def work(first: int, last: int) -> tuple[range, Tensor] | None:
+            rows, sigmas = range(first, last), sigma[first:last]
+            added = None if residuals is None else [values[first:last] for values in residuals]
+            x = z_t[first:last].to(self.device, torch.float32)
             # Hooks fire in the order in which they are hung: the adapter's result is what a tap sees.
             with (
                 residuals_beside(self._unet, added),
                 lora_beside(self._places, self._lora),
-                self._denoiser.recording(recorder, sigmas, rows, x, stop=stop),
+                self._denoiser.recording(recorder, sigmas.tolist(), rows, x, stop=stop),
             ):
                 try:
-                    done.append((rows, self._denoiser.estimate(x, sigma[first : rows.stop], part, self._family)))
+                    return rows, self._denoiser.estimate(x, sigmas, conditioning.rows(rows), self._family)
                 except EnoughRecorded:
-                    continue
+                    return None
+
+        parts, _ = in_chunks(len(z_t), self._most_rows, work)
+        done = [part for part in parts if part is not None]
         if recorder is not None:
             recorder.calls += 1
         return done
