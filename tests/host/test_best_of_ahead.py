@@ -117,6 +117,7 @@ def test_a_probe_hears_nothing_of_it(racing, words, counted):
         out = racing.run(task, ((1, 1.0),), racing.drop_to(2), ahead=ahead)
         assert sum(rows) == 2 * out.computed
         (found, _) = probe.find(out.latents)
+        assert len(found.run.visited) == 6  # once a step
         read.append(found.features(probe.plan))
     assert isinstance(read[0], torch.Tensor), read[0]
     assert torch.equal(*read)
