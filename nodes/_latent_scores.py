@@ -54,12 +54,13 @@ def latents_given(latents: Sequence[Any]) -> tuple[Latents, int]:
 
 
 def joined(batches: Sequence[ScoreBatch]) -> ScoreBatch:
-    """Scores of several dicts of latents as those of one batch: places count on."""
+    """Scores of several dicts of latents as those of one batch: places count on. One without a scale leaves none."""
     scores, start = [], 0
     for batch in batches:
         scores += [replace(score, index=start + score.index) for score in batch]
         start += len(batch)
-    return replace(batches[0], scores=tuple(scores))
+    spec = next((batch.spec for batch in batches if not batch.spec.calibrated), batches[0].spec)
+    return ScoreBatch(spec, tuple(scores))
 
 
 def latent_result(latents: Latents, batch: ScoreBatch, keep: Sequence[int], hint: str = "") -> io.NodeOutput:

@@ -189,7 +189,9 @@ class PromptAlignment:
         for rows in self._chunks(size, jobs):
             self._forward(rows, every, clean, eps.to(z), texts, sums)
             counter()
-        means = {job: torch.stack(found).mean(0) if found else None for job, found in sums.items()}
+        # A layer that was silent once, with the image or with nothing, would make a ratio of unlike things.
+        whole = len(self._taps) * len(self._sigmas)
+        means = {job: torch.stack(found).mean(0) if len(found) == whole else None for job, found in sums.items()}
         found: dict[int, Aligned | Score] = {}
         for job in jobs:
             maps = aligned(means[job], means[_Job(-1, job.text)])

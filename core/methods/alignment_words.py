@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 _BROKEN = "the attention held NaN or infinite values (half precision overflowed: try bf16 or fp32)"
 _SILENT = (
-    "no cross-attention layer could be read: packs that cache steps, merge tokens or compile the model skip them. "
-    "Score with the model before such a node"
+    "not every cross-attention layer could be read: packs that cache steps, merge tokens or compile the model skip "
+    "them. Score with the model before such a node"
 )
 #: Weights and brackets of ComfyUI's prompts, which are no words.
 _WEIGHTS = re.compile(r":\s*-?\d+(?:\.\d+)?\s*\)|(?<!\\)[()]")

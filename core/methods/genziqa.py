@@ -14,9 +14,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ..backbone.schedule import sigma_of_timestep
+from ..errors import BadInput
 from ..heads.check import Wanted, check_head
 from ..records import Score, ScoreBatch, ScoreSpec
 from .genziqa_settings import GenzIQAOptions, GenzSettings
@@ -34,7 +36,12 @@ _BLIND_TO = (
     "hands, faces, meaning, whether the picture fits its prompt, faults that vanish when the picture is resized, "
     "whatever the pictures that it was trained on did not show"
 )
-_NO_BIAS = "the head was trained with the noise-error bias, which is switched off: its scores rank, without a scale"
+_RANKS = "its scores rank, without a scale"
+_NO_BIAS = f"the head was trained with the noise-error bias, which is switched off: {_RANKS}"
+_OTHER_LEVELS = f"other noise levels than the head's gain and offset were fitted at: {_RANKS}"
+_OTHER_SIZE = f"latents of another size than the head reads images at: {_RANKS}"
+#: Sides within this share, or within one step of the latent grid, of those that the settings ask for are as good.
+_SAME_SIZE = 0.04
 
 
 class GenzIQA:
@@ -59,10 +66,12 @@ class GenzIQA:
         settings = head.settings
         weight = settings.bias_weight if self._options.bias else 0.0
         dropped = weight != settings.bias_weight
-        self._calibrated = fit.calibrated and not dropped
-        self._warnings = (*fit.warnings, *((_NO_BIAS,) if dropped else ()))
         self._weight = weight
         steps = self._timesteps = self._options.timesteps or settings.timesteps
+        choices = ((dropped, _NO_BIAS), (sorted(steps) != sorted(settings.timesteps), _OTHER_LEVELS))
+        told = tuple(words for chosen, words in choices if chosen)
+        self._calibrated = fit.calibrated and not told
+        self._warnings = (*fit.warnings, *told)
         plan = ReadingPlan(
             sigmas=tuple(sigma_of_timestep(t, backbone.family.prediction) for t in steps),
             seeds=tuple(settings.seed + t for t in steps),
@@ -72,6 +81,7 @@ class GenzIQA:
             most_rows=self._options.most_rows,
             shape=lambda height, width: settings.shape(height, width, backbone.family),
             encode=settings.encode(backbone),
+            whole=self._calibrated,
         )
         self._reader = PromptReader(self._backbone, plan, lambda: backbone.embed_soft(head.prompts))
 
@@ -79,6 +89,11 @@ class GenzIQA:
     def backbone(self) -> AdaptableBackbone:
         """The model whose latents :meth:`score_latents` takes."""
         return self._plain
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What the user should know of every score: what does not fit, and choices that took its scale."""
+        return self._warnings
 
     @property
     def spec(self) -> ScoreSpec:
@@ -119,20 +134,49 @@ class GenzIQA:
     def score_latents(
         self, latents: Tensor, prompts: Sequence[str] | None = None, *, watch: Watch | None = None
     ) -> ScoreBatch:
-        """As :meth:`score`, from latents [N, C, h, w] in the model's space, at their own size."""
-        return self._batch(self._reader.read_latents(latents, prompts, watch))
+        """As :meth:`score`, from latents [N, C, h, w] in the model's space, at their own size.
+
+        Of another size than the head reads images at, they get numbers that only rank, and a warning.
+
+        Raises:
+            BadInput: a head whose images are encoded after CLIP's normalisation, so that nobody else's latents fit.
+        """
+        if self._head.settings.value_range == "clip":
+            remedy = "Decode the latents and score the images."
+            raise BadInput("images: this head normalises pixels as CLIP does before the VAE", "latents", remedy)
+        readings = self._reader.read_latents(latents, prompts, watch)
+        return self._batch(readings, () if self._as_asked(latents) else (_OTHER_SIZE,))
+
+    def score_encoded(self, latents: Tensor) -> ScoreBatch:
+        """As :meth:`score`, from latents [N, C, h, w] that the head's own settings made of images."""
+        return self._batch(self._reader.read_latents(latents))
+
+    def _as_asked(self, latents: Tensor) -> bool:
+        """Whether latents have, nearly, the size at which an image of theirs would be read."""
+        stride = self._plain.family.latent_stride
+        height, width = latents.shape[2] * stride, latents.shape[3] * stride
+        try:
+            asked = self._head.settings.shape(height, width, self._plain.family)
+        except BadInput:  # longer than any image may be
+            return False
+        pairs = zip((height, width), asked, strict=True)
+        return all(abs(side - wanted) <= max(stride, _SAME_SIZE * wanted) for side, wanted in pairs)
 
     def held_bytes(self) -> Mapping[str, int]:
         """Bytes held beside the user's model now: ``lora``, and ``backup`` for originals of patched weights."""
         return self._backbone.held_bytes()
 
-    def _batch(self, readings: Sequence[Reading | Score]) -> ScoreBatch:
+    def _batch(self, readings: Sequence[Reading | Score], told: tuple[str, ...] = ()) -> ScoreBatch:
+        """Scores; what is ``told`` takes their scale."""
         held = self.held_bytes()
         _log.info("GenzIQA holds %d bytes of LoRA and %d of patched weights' originals.", held["lora"], held["backup"])
-        spec = self.spec
-        return ScoreBatch(spec, tuple(self._one(place, found, spec.scale) for place, found in enumerate(readings)))
+        spec = replace(self.spec, scale=None, calibrated_on=None) if told else self.spec
+        scores = (self._one(place, found, spec.scale, told) for place, found in enumerate(readings))
+        return ScoreBatch(spec, tuple(scores))
 
-    def _one(self, place: int, found: Reading | Score, scale: tuple[float, float] | None) -> Score:
+    def _one(
+        self, place: int, found: Reading | Score, scale: tuple[float, float] | None, told: tuple[str, ...]
+    ) -> Score:
         if isinstance(found, Score):
             return found
         settings = self._head.settings
@@ -146,7 +190,7 @@ class GenzIQA:
             "levels": [settings.offset + settings.gain * one for one in raw.tolist()],
         }
         attributes = {**found.attributes, **parts}
-        warnings = [*self._warnings, *attributes.get("warnings", ())]
+        warnings = [*self._warnings, *told, *attributes.get("warnings", ())]
         if warnings:
             attributes["warnings"] = warnings
         return Score.of(value if scale is None else min(max(value, scale[0]), scale[1]), place, attributes=attributes)

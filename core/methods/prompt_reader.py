@@ -49,6 +49,8 @@ class ReadingPlan:
         most_rows: Rows in one forward at most.
         shape: The size at which an image is scored; the family's native area when left out.
         encode: How pixels become latents; the backbone's own way when left out.
+        whole: An image gets a reason where any of the taps was silent, not only where all were: a readout that was
+            fitted to all of them means nothing without one.
     """
 
     sigmas: tuple[float, ...]
@@ -59,6 +61,7 @@ class ReadingPlan:
     most_rows: int = 32
     shape: Shape | None = None
     encode: Encode | None = None
+    whole: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,6 +232,8 @@ class PromptReader:
             return Score(None, place, reason=_NAN_LATENT, attributes=attributes)
         if names and len(names) == len(self.plan.taps):
             return Score(None, place, reason=_silent(names, "no"), attributes=attributes)
+        if names and self.plan.whole:
+            return Score(None, place, reason=_silent(names, "not every"), attributes=attributes)
         if names:
             attributes["warnings"] = [_silent(names, "not every")]
         if not bool(error.isfinite().all() and answer.isfinite().all()):

@@ -40,7 +40,7 @@ def raw_levels(latents: Latents, head: GenzHead, images: Sequence[RatedImage], t
     device = latents.backbone.noise((1,), 0).device
     for places in _by_size(images, latents):
         z = torch.stack([latents.of([(images[place].path, False)])[0] for place in places])
-        for place, score in zip(places, scorer.score_latents(z.to(device)), strict=True):
+        for place, score in zip(places, scorer.score_encoded(z.to(device)), strict=True):
             found[place] = score.attributes.get("levels", math.nan)
     return found
 

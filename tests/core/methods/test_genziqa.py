@@ -213,6 +213,22 @@ def test_without_the_bias_that_it_was_trained_with_it_ranks_only(backbone):
     assert GenzIQA(model, without, GenzIQAOptions(bias=False)).spec.calibrated
 
 
+def test_at_other_levels_than_those_fitted_at_it_ranks_only(backbone):
+    model = backbone()
+    head = trained(make_head(model))
+    scorer = GenzIQA(model, head, GenzIQAOptions(timesteps=(9,)))
+    assert not scorer.spec.calibrated
+    assert "noise levels" in scorer.score(pictures((64, 64)))[0].attributes["warnings"][0]
+    assert GenzIQA(model, head, GenzIQAOptions(timesteps=(57, 9))).spec.calibrated
+
+
+def test_a_silent_layer_is_a_reason_where_there_is_a_scale(backbone):
+    model = backbone(silent=("up.0.0",))
+    head = make_head(model)
+    assert GenzIQA(model, head).score(pictures((64, 64)))[0].attributes["warnings"]
+    assert "up.0.0" in GenzIQA(model, trained(head)).score(pictures((64, 64)))[0].reason
+
+
 def test_another_checkpoint_is_refused_and_may_be_overridden(backbone):
     from latent_critic.core.backbone.fingerprint import Fingerprint
 
@@ -281,6 +297,27 @@ def test_from_latents_as_from_their_image(backbone):
     assert scorer.score_latents(latents).values() == pytest.approx(scorer.score(images).values(), abs=1e-4)
     with pytest.raises(BadInput, match="latents"):
         scorer.score_latents(torch.zeros(1, 3, 8, 8))
+
+
+def test_latents_of_another_size_rank_only(backbone):
+    model = backbone()
+    scorer = GenzIQA(model, trained(make_head(model).with_settings(offset=1e4)))
+    (latent,) = model.encode(torch.stack(pictures((64, 64))))
+    assert scorer.score_latents(latent[None]).spec.calibrated
+    batch = scorer.score_latents(torch.cat([latent, latent], 2)[None])
+    assert not batch.spec.calibrated
+    assert "another size" in batch[0].attributes["warnings"][0]
+    assert batch[0].value > 100.0
+    square = GenzIQA(model, trained(make_head(model, GenzSettings(timesteps=(9, 57), side=96, square=True))))
+    assert not square.score_latents(latent[None]).spec.calibrated
+
+
+def test_latents_are_refused_where_the_head_normalises_pixels(backbone):
+    model = backbone()
+    scorer = GenzIQA(model, make_head(model, GenzSettings(timesteps=(9,), value_range="clip")))
+    with pytest.raises(BadInput, match="score the images"):
+        scorer.score_latents(torch.zeros(1, 4, 8, 8))
+    assert scorer.score_encoded(torch.zeros(1, 4, 8, 8))[0].ok
 
 
 def test_clips_normalisation_reaches_the_vae(backbone, monkeypatch):
