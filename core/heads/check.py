@@ -152,14 +152,22 @@ def _reservations(head: AnyHead, backbone: Backbone) -> list[str]:
     found = []
     if backbone.fingerprint.patched and not Fingerprint.from_text(head.meta.fingerprint).patched:
         found.append("LoRA or other patches lie over the model's weights; the head was fitted without them")
+    elif _other(head.meta.identity, backbone.identity, "model"):
+        found.append("LoRA and other patches on the model are not those that the head was fitted with")
+    if _other(head.meta.identity, backbone.identity, "clip_set_up"):
+        found.append("the CLIP layer, or what patches CLIP, is not what the head was fitted with")
     for part, name in _PARTS.items():
         if _differs(head.meta.identity, backbone.identity, part):
             found.append(f"the {name} is not the one that the head was fitted with")
     return found
 
 
+def _other(before: Mapping[str, str], now: Mapping[str, str], part: str) -> bool:
+    return part in before and part in now and before[part] != now[part]
+
+
 def _differs(before: Mapping[str, str], now: Mapping[str, str], part: str) -> bool:
-    if part not in before or part not in now or before[part] == now[part]:
+    if not _other(before, now, part):
         return False
     try:
         return not Fingerprint.from_text(before[part]).matches(Fingerprint.from_text(now[part]))

@@ -121,6 +121,20 @@ def test_patches_and_another_vae_are_worth_a_warning_only(head, model):
     assert "VAE" in other.warnings[0]
 
 
+def test_a_head_of_a_patched_model_or_another_clip_layer_is_worth_a_warning(rated, layout, meta, model):
+    def warnings(before, now):
+        identity = {"model": "plain", "clip_set_up": "layer last"}
+        head = fit_head(*rated(), layout, meta(identity={**identity, **before})).head
+        return check_head(head, model(identity={**identity, **now}), "guided_path").warnings
+
+    assert warnings({}, {}) == ()
+    (found,) = warnings({"model": "a LoRA's digest"}, {})
+    assert "LoRA" in found
+    assert warnings({}, {"model": "a LoRA's digest"}) == (found,)
+    (found,) = warnings({}, {"clip_set_up": "layer -2"})
+    assert "CLIP layer" in found
+
+
 def test_a_tap_that_the_model_lacks_is_named(rated, meta, model):
     layout = Layout.of([("up.9", 0, "mean", "whole", 32)])
     with pytest.raises(MismatchedBackbone, match=r"taps up\.9"):
