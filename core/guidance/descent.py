@@ -105,6 +105,7 @@ def descend(
     first: int,
     pull_back: PullBack | None = None,
     side: int | None = None,
+    cells: Tensor | None = None,
 ) -> Tensor:
     """One chunk through all terms: z0|t [n, C, h, w] → z''. In a gradient context.
 
@@ -117,6 +118,7 @@ def descend(
         first: The chunk's first row.
         pull_back: Takes the gradient through the denoiser.
         side: Work in tiles of so many cells.
+        cells: [n, 1, h, w], how much each cell counts; all alike when left out.
     """
     place = slice(first, first + len(x0))
     largest = _RANGE * root_mean_square(clean).clamp_min(1.0)
@@ -127,7 +129,7 @@ def descend(
         finite = energy.isfinite() & gradient.flatten(1).isfinite().all(1)
         rows.give_up(~finite, f"guidance diverged: the {term.name} term's energy or gradient is not finite", first)
         rows.note(term, first, energy.tolist(), options.growth)
-        z = move(z, gradient, energy, term.zeta, normalised=options.normalised, squared=options.squared)
+        z = move(z, gradient, energy, term.zeta, normalised=options.normalised, squared=options.squared, cells=cells)
         small = root_mean_square(z) <= largest  # False for NaN too
         rows.give_up(~small, f"guidance diverged: the {term.name} term's step left the range of latents", first)
         z = keep(rows.alive(place.start, place.stop, z), z, clean)

@@ -18,6 +18,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
+from torch.nn import functional as F
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -68,12 +69,31 @@ def ddim(
     return state if fresh == 0.0 or noise is None else state + fresh * noise
 
 
-def root_mean_square(values: Tensor) -> Tensor:
-    """Over each row, [N]."""
-    return values.flatten(1).square().mean(1).sqrt()
+def root_mean_square(values: Tensor, cells: Tensor | None = None) -> Tensor:
+    """Over each row, [N]; each cell counts as much as ``cells`` [N, 1, h, w] says, where they are given."""
+    squares = values.square()
+    if cells is None:
+        return squares.flatten(1).mean(1).sqrt()
+    total = cells.flatten(1).sum(1) * values.shape[1]
+    found = (squares * cells).flatten(1).sum(1) / torch.where(total > 0, total, torch.ones_like(total))
+    return found.sqrt()
 
 
-def move(z: Tensor, gradient: Tensor, energy: Tensor, zeta: float, *, normalised: bool, squared: bool) -> Tensor:
+def cells_of(weight: Tensor, latents: Tensor) -> Tensor:
+    """Weights of pixels [N, 1, H, W] → those of the cells of latents [N, C, h, w], [N, 1, h, w]."""
+    return F.adaptive_avg_pool2d(weight.to(latents), (latents.shape[-2], latents.shape[-1]))
+
+
+def move(
+    z: Tensor,
+    gradient: Tensor,
+    energy: Tensor,
+    zeta: float,
+    *,
+    normalised: bool,
+    squared: bool,
+    cells: Tensor | None = None,
+) -> Tensor:
     """One term's step: z − ζ ∇E, or ∇√E, or ζ times the gradient over its root mean square.
 
     Args:
@@ -82,10 +102,12 @@ def move(z: Tensor, gradient: Tensor, energy: Tensor, zeta: float, *, normalised
         energy: The squared energy [N]; the norm's gradient is that of the square over twice the norm.
         zeta: Strength; a row of zero gradient stays where it is.
         normalised: Whether zeta is the root mean square of the change.
+        cells: [N, 1, h, w], the cells that this root mean square is taken over, by weight; all when left out. A small
+            region then moves as far as a whole picture does.
         squared: Whether the energy is the square.
     """
     if normalised:
-        divisor = root_mean_square(gradient)
+        divisor = root_mean_square(gradient, cells)
     elif squared:
         return z - zeta * gradient
     else:

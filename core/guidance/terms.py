@@ -129,7 +129,8 @@ class Perceptual:
     Args:
         zeta: Strength.
         psi: The feature extractor.
-        picture: What psi takes, of all rows; its features are computed here, once.
+        picture: What psi takes, of all rows; its features are computed here, once, and wait in main memory: a CNN's
+            maps of all rows would crowd out the chunks that memory is planned for.
         weight: [N, 1, H, W] in pixels, or ``None``.
         decode: The decoder; ``None`` for a psi of latents.
         calls: Where to count.
@@ -151,7 +152,7 @@ class Perceptual:
         self.zeta, self.decoder, self.floor = zeta, decode is not None, 1e-3
         self.denoiser, self.networks = psi.through_denoiser, psi.networks
         self._psi, self._picture, self._weight, self._decode, self._calls = psi, picture, weight, decode, calls
-        self._reference = joined(self._features, picture, chunks)
+        self._reference = joined(lambda x: tuple(values.cpu() for values in self._features(x)), picture, chunks)
 
     def _features(self, x: Tensor) -> tuple[Tensor, ...]:
         self._calls.psi += 1
@@ -162,7 +163,7 @@ class Perceptual:
         found = z if self._decode is None else self._decode(z)
         weight = None if self._weight is None else ordinary(self._weight[rows])
         if tile is None:
-            reference = tuple(ordinary(values[rows]) for values in self._reference)
+            reference = tuple(ordinary(values[rows].to(z.device)) for values in self._reference)
             return self._psi.distance(self._features(found), reference, weight)
         part = None if weight is None else tile.take_inner(weight)
         with torch.no_grad():

@@ -18,7 +18,7 @@ from .door import make_terms
 from .inversion import climb, inverted
 from .peak import PeakMemory
 from .result import GuidedPath, Watch
-from .step import ddim, eps_of
+from .step import cells_of, ddim, eps_of
 from .terms import Term, ordinary
 from .tiles import smaller
 
@@ -65,6 +65,7 @@ class Walk:
         self._terms: list[Term] = []
         self._most = options.most_rows
         self._side: int | None = None
+        self._cells: Tensor | None = None
         self._done, self._units = 0, 0
 
     def prepare(self, target: Tensor | None, psi: Psi | None, weight: Tensor | None) -> None:
@@ -72,6 +73,7 @@ class Walk:
         guided = len(self._sigmas) - self._cut
         if guided:
             self._terms = make_terms(self._backbone, self._clean, target, self._options, psi, weight, self._calls)
+            self._cells = None if weight is None else cells_of(weight, self._clean)
         inverting = len(climb(self._sigmas, self._prediction)) if self._options.start == "inversion" else 0
         self._units = inverting + len(self._sigmas) + guided * len(self._terms)
         self._rows.energies.update({term.name: [] for term in self._terms})
@@ -155,7 +157,8 @@ class Walk:
         try:
             with self._gradients():
                 here, clean = ordinary(x0[first:last]), ordinary(self._clean[first:last])
-                return descend(here, clean, self._terms, self._options, self._rows, first, side=self._side)
+                cells = self._cells_of(first, last)
+                return descend(here, clean, self._terms, self._options, self._rows, first, side=self._side, cells=cells)
         except (RuntimeError, MemoryError) as error:
             side = smaller(self._side, x0.shape[-2], x0.shape[-1])
             if last - first > 1 or side is None or not is_out_of_memory(error):
@@ -163,6 +166,9 @@ class Walk:
         logger.warning("Guidance ran out of memory with one picture; going on in tiles of %d cells.", side)
         self._side = side
         return self._moved(x0, first, last)
+
+    def _cells_of(self, first: int, last: int) -> Tensor | None:
+        return None if self._cells is None else ordinary(self._cells[first:last])
 
     def _through_denoiser(self, z: Tensor, sigma: float) -> tuple[Tensor, Tensor]:
         """As the rest of :meth:`_estimate`, each chunk's denoiser forward kept for its backwards."""
@@ -185,7 +191,8 @@ class Walk:
 
                 here = self._checked(found.detach(), first)
                 clean = ordinary(self._clean[first:last])
-                moved = descend(here, clean, self._terms, self._options, self._rows, first, pull_back)
+                cells = self._cells_of(first, last)
+                moved = descend(here, clean, self._terms, self._options, self._rows, first, pull_back, cells=cells)
             x0[first:last], guided[first:last] = here, moved
             if part is not None and self._recorder is not None:
                 _adopt(part, self._recorder, call, first)

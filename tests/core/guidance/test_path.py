@@ -431,6 +431,16 @@ def test_a_weight_leaves_the_rest_of_the_picture_alone(make, pictures):
     assert bool((change[7:] == 0).all())
 
 
+def test_within_its_weight_a_step_is_as_long_as_was_asked_for(make, pictures):
+    backbone, images = make(), pictures()
+    weight = torch.zeros(3, 1, 16, 24)
+    weight[..., :8] = 1.0
+    options = {"timesteps": (60,), "zeta2": 0.0}
+    found = walk(backbone, images, weight=weight, zeta1=0.03, **options).z
+    change = (found - walk(backbone, images, weight=weight, zeta1=0.0, **options).z)[..., :4]
+    torch.testing.assert_close(change.square().flatten(1).mean(1).sqrt(), torch.full((3,), 0.03), rtol=1e-3, atol=0)
+
+
 def test_a_weight_of_nothing_moves_nothing(make, pictures):
     from latent_critic.core.perceptual.judge import JudgePsi
 

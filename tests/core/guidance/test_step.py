@@ -136,6 +136,18 @@ def test_a_normalised_move_has_the_length_that_was_asked_for(squared):
     torch.testing.assert_close(root_mean_square(moved - z), torch.full((3,), 0.05, dtype=torch.float64))
 
 
+def test_a_small_region_moves_as_far_as_a_whole_picture():
+    z, gradient, cells = torch.zeros(2, 4, 64, 64), torch.zeros(2, 4, 64, 64), torch.zeros(2, 1, 64, 64)
+    gradient[0, :, :8, :8], cells[0, :, :8, :8] = draw(4, 8, 8).float(), 1.0
+    gradient[1], cells[1] = draw(4, 64, 64).float(), 1.0
+    moved = move(z, gradient, torch.ones(2), 0.03, normalised=True, squared=True, cells=cells)
+    assert float(moved[0, :, :8, :8].square().mean().sqrt()) == pytest.approx(0.03)
+    plain = move(z, gradient, torch.ones(2), 0.03, normalised=True, squared=True)
+    torch.testing.assert_close(moved[1], plain[1])
+    still = move(z, gradient, torch.ones(2), 0.03, normalised=True, squared=True, cells=torch.zeros_like(cells))
+    assert torch.equal(still, z)
+
+
 @pytest.mark.parametrize("normalised", [True, False])
 @pytest.mark.parametrize("squared", [True, False])
 def test_a_row_at_its_minimum_stays(normalised, squared):
