@@ -6,7 +6,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..core.guidance.options import GuidanceOptions, place_levels
+from ..core.guidance.options import GuidanceOptions, place_levels, usual_zeta2
 from ..core.methods.hyperfeature_options import HyperfeatureOptions
 
 READ = ("guided path", "single level")
@@ -23,7 +23,7 @@ def hyperfeature_options(read: str, levels: int, guidance: str, psi: str, size: 
         guidance=GuidanceOptions(
             timesteps=place_levels(levels),
             zeta1=usual.zeta1 if measured else 0.0,
-            zeta2=usual.zeta2 if perceived else 0.0,
+            zeta2=usual_zeta2(psi) if perceived else 0.0,
         ),
         psi=psi,
         side=size or None,

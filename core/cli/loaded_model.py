@@ -65,13 +65,13 @@ def feature_options(arguments: argparse.Namespace) -> HyperfeatureOptions:
     Raises:
         BadInput: settings that make no sense.
     """
-    from ..guidance.options import GuidanceOptions
+    from ..guidance.options import GuidanceOptions, usual_zeta2
     from ..methods.hyperfeature_options import HyperfeatureOptions
 
     guidance = {
         "timesteps": None if arguments.timesteps is None else tuple(arguments.timesteps),
         "zeta1": arguments.zeta1,
-        "zeta2": arguments.zeta2,
+        "zeta2": usual_zeta2(arguments.psi) if arguments.zeta2 is None else arguments.zeta2,
         "start": arguments.start,
         "seed": arguments.noise_seed,
     }

@@ -50,6 +50,16 @@ def place_levels(count: int, highest: int = 100, lowest: int = 20, placement: Pl
     return tuple(levels)
 
 
+#: Usual strengths of the perceptual term by psi, where they are not those of the others: the model's own features
+#: bend more within a step, and a larger one leaves their slope.
+_ZETA2 = {"ldm": 0.01}
+
+
+def usual_zeta2(psi: str | None) -> float:
+    """The strength of the perceptual term that goes with a psi, by its name."""
+    return _ZETA2.get(psi or "", GuidanceOptions().zeta2)
+
+
 @dataclass(frozen=True, slots=True)
 class GuidanceOptions:
     """Settings of a guided path.
@@ -58,7 +68,7 @@ class GuidanceOptions:
         timesteps: DDPM timesteps of the noise levels, falling; a flow model takes the sigma of equal signal-to-noise
             ratio. :func:`place_levels` makes others.
         zeta1: Strength of the measurement term; 0 switches it off.
-        zeta2: Strength of the perceptual term; 0 switches it off.
+        zeta2: Strength of the perceptual term; 0 switches it off. See :func:`usual_zeta2` for psi ``ldm``.
         normalised: Divide each row's gradient by its root mean square, so that zeta is the root mean square of the
             change in a latent value, whatever the picture, psi and resolution. Otherwise zeta multiplies the gradient
             itself: of the *sum* over pixels for the measurement, of psi's own distance for the perceptual term.

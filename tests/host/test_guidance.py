@@ -104,6 +104,7 @@ def test_psi_of_the_model_and_gradients_through_it(family, parts, walk, weights_
 @pytest.mark.parametrize("psi_name", ["judge", "ldm"])
 def test_each_term_lowers_its_energy(family, psi_name, parts, walk, judge_psi, images):
     """What is decoded of the guided latents is nearer to the picture, by both terms' own measure, than without."""
+    from latent_critic.core.guidance.options import usual_zeta2
     from latent_critic.core.perceptual.ldm import LdmPsi
 
     backbone = backbone_of(parts(family))
@@ -118,8 +119,7 @@ def test_each_term_lowers_its_energy(family, psi_name, parts, walk, judge_psi, i
 
     plain = energies(walk(backbone, None, zeta1=0.0, zeta2=0.0))
     measured = energies(walk(backbone, None, zeta2=0.0))
-    # The model's own features bend more within a step than the judge's: a smaller one stays on their slope.
-    felt = energies(walk(backbone, psi, zeta1=0.0, zeta2=0.03 if psi_name == "judge" else 0.005))
+    felt = energies(walk(backbone, psi, zeta1=0.0, zeta2=usual_zeta2(psi_name)))
     assert bool((measured[0] < plain[0]).all())
     assert bool((felt[1] < plain[1]).all())
 
@@ -146,6 +146,27 @@ def test_every_single_step_lowers_its_energy(family, parts, walk, judge_psi, ima
         else:
             after = judge_psi.distance(judge_psi.features(shown), reference)
         assert bool((after < before).all()), place
+
+
+@pytest.mark.parametrize("psi_name", ["ldm", "latent"])
+def test_every_step_at_a_psis_usual_strength_lowers_its_energy(psi_name, parts, walk, monkeypatch):
+    from latent_critic.core.guidance import descent
+    from latent_critic.core.guidance.options import usual_zeta2
+    from latent_critic.core.methods.psis import make_psi
+
+    backbone, ratios, original = backbone_of(parts("critic_ldm")), [], descent.descend
+
+    def watched(x0, clean, terms, *rest, **named):
+        moved = original(x0, clean, terms, *rest, **named)
+        rows = slice(0, len(moved))
+        with torch.no_grad():
+            ratios.append(terms[0].energy(moved, rows) / terms[0].energy(x0, rows))
+        return moved
+
+    monkeypatch.setattr("latent_critic.core.guidance.walk.descend", watched)
+    walk(backbone, make_psi(psi_name, backbone), timesteps=(100, 60, 20), zeta1=0.0, zeta2=usual_zeta2(psi_name))
+    assert len(ratios) == 3
+    assert float(torch.stack(ratios).max()) < 1.0, ratios
 
 
 def test_it_makes_the_calls_that_it_counts(parts, walk, judge_psi):
