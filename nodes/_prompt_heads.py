@@ -31,18 +31,19 @@ def _names() -> list[str]:
 
 def head_choices() -> list[str]:
     """Our own GenzIQA heads, pickles that may be the authors' context files, and last the shipped head."""
-    found = [
-        name
-        for name in _names()
-        if name.endswith(_PICKLES) or (name.endswith(".safetensors") and is_genziqa(head_file(name)))
-    ]
-    return [*found, EMBEDDED]
+    return [*(name for name in _names() if name.endswith(_PICKLES) or _is_ours(name)), EMBEDDED]
+
+
+def _is_ours(name: str) -> bool:
+    return name.endswith(".safetensors") and is_genziqa(head_file(name))
 
 
 def lora_choices() -> list[str]:
-    """Files that may hold the authors' LoRA."""
-    ours = set(head_choices())
-    return [NO_LORA, *(name for name in _names() if name.endswith((".safetensors", ".bin")) and name not in ours)]
+    """Files that may hold the authors' LoRA: a pickle's name does not tell it from their context file."""
+    return [
+        NO_LORA,
+        *(name for name in _names() if name.endswith((".safetensors", *_PICKLES)) and not _is_ours(name)),
+    ]
 
 
 def head_file(name: str) -> Path:

@@ -74,15 +74,9 @@ class GenzIQAScorer(io.ComfyNode):
         )
 
     @classmethod
-    def fingerprint_inputs(cls, head: str | None = None, **rest: Any) -> str:
-        """Changes when the head is written again; a linked choice comes as ``None``."""
-        if head is None:
-            return "linked"
-        try:
-            seen = head_file(head).stat()
-        except OSError as error:
-            return str(error)
-        return f"{seen.st_mtime_ns} {seen.st_size}"
+    def fingerprint_inputs(cls, head: str | None = None, authors_lora: str | None = None, **rest: Any) -> str:
+        """Changes when the head or the LoRA is written again; a linked choice comes as ``None``."""
+        return f"{_seen(head)} {_seen(None if authors_lora == NO_LORA else authors_lora)}"
 
     @classmethod
     def execute(
@@ -105,6 +99,21 @@ class GenzIQAScorer(io.ComfyNode):
         return io.NodeOutput(scorer, _report(scorer, found))
 
 
+def _alike(steps: tuple[int, ...], head: GenzHead) -> bool:
+    return sorted(steps) == sorted(head.settings.timesteps)
+
+
+def _seen(name: str | None) -> str:
+    """Time and size of a chosen file."""
+    if name is None:
+        return "linked or none"
+    try:
+        seen = head_file(name).stat()
+    except OSError as error:
+        return str(error)
+    return f"{seen.st_mtime_ns} {seen.st_size}"
+
+
 def _report(scorer: GenzIQA, head: GenzHead) -> str:
     meta, held, validation = head.meta, scorer.held_bytes(), head.meta.validation
     lines = [f"Trained on {meta.training_set}, {meta.pictures} pictures; prompts: {' | '.join(head.prompts.texts)}"]
@@ -116,5 +125,11 @@ def _report(scorer: GenzIQA, head: GenzHead) -> str:
     alike = validation.get("srcc_two_levels_with_published")
     if alike is not None:
         lines.append(f"Rank agreement of 2 levels with the 8 published ones: {alike:.3f}")
+    unchanged = [f"levels {name}" for name, steps in _LEVELS.items() if steps and _alike(steps, head)]
+    if head.settings.bias_weight == 0.0:
+        unchanged.append("noise_bias")
+    if unchanged:
+        lines.append(f"The same as trained, for this head: {', '.join(unchanged)}")
+    lines += [f"Note: {warning}" for warning in scorer.warnings]
     lines.append(f"LoRA: {held['lora']} bytes; originals of changed weights, kept while it scores: {held['patched']}")
     return "\n".join(lines)

@@ -69,6 +69,7 @@ def test_the_loaded_model_judges_by_its_head(run_workflow, heads, family):
     assert "a set, 9 pictures" in report
     assert "SRCC 0.500 [0.250, 0.750], 40 pictures" in report
     assert "0.900" in report
+    assert "The same as trained, for this head: levels fast (2)" in report
     assert "LoRA:" in report
 
 
@@ -77,6 +78,7 @@ def test_fewer_levels_and_no_bias(run_workflow, heads):
     run = run_workflow(graph(name, scorer={"levels": "fastest (1)", "noise_bias": False}))
     assert run.success, run.error
     spec = run.outputs["4"]["spec"][0]
+    assert "noise levels" in run.kept["report"][0]
     assert spec["settings"]["timesteps"] == [69]
     assert spec["calibrated_on"] is None
 
@@ -143,6 +145,19 @@ def test_the_authors_files_are_taken(run_workflow, pack, tiny, heads, comfyui_ba
     assert "authors_lora" in run.error
     run = run_workflow(graph("context.pth", "sd15"))
     assert "MismatchedBackbone" in run.error
+
+
+@pytest.mark.parametrize("suffix", [".bin", ".pt", ".pth", ".safetensors"])
+def test_any_file_but_our_own_heads_may_be_the_authors_lora(pack, heads, comfyui, comfyui_base, suffix):
+    ours, path = heads(), comfyui_base / f"models/quality_heads/pytorch_lora_weights{suffix}"
+    path.write_bytes(b"x")
+    choices = pack("nodes._prompt_heads").lora_choices()
+    assert path.name in choices
+    assert ours not in choices
+    node = comfyui.NODE_CLASS_MAPPINGS["LatentCriticGenzIQA"]
+    before = node.fingerprint_inputs(head=ours, authors_lora=path.name)
+    path.write_bytes(b"yyyy")
+    assert node.fingerprint_inputs(head=ours, authors_lora=path.name) != before
 
 
 def test_the_users_model_samples_as_before(run_workflow, heads):
