@@ -11,6 +11,7 @@ from comfy_api.latest import io
 from ..core.errors import BadInput
 from ..core.hosts.comfyui.backbone import ComfyBackbone
 from ..core.methods.contract import LatentScorer
+from ..core.methods.lgdm import Lgdm
 from ..core.records import ScoreBatch
 from ..core.selection.filtering import one_per_image
 from ._common_inputs import prompts_input, scoring_inputs, seeds_input
@@ -90,8 +91,11 @@ def _from_latents(
     for latent in latents.dicts:
         samples = latent["samples"]
         part = None if texts is None else texts[start : start + len(samples)]
-        batches.append(scorer.score_latents(backbone.in_model_space(samples), part, watch=watch))
-        start += len(samples)
+        stop = start + len(samples)
+        # Masks, one for each, are those of the whole list.
+        its = scorer.part(start, stop, count) if isinstance(scorer, Lgdm) else scorer
+        batches.append(its.score_latents(backbone.in_model_space(samples), part, watch=watch))
+        start = stop
     return joined(batches)
 
 

@@ -6,6 +6,7 @@ not by its authors: they released no code, and what the paper leaves open is an 
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
@@ -18,7 +19,7 @@ from ..records import Score, ScoreBatch, ScoreSpec
 from .hyperfeature_options import HyperfeatureOptions
 from .hyperfeatures import Extracted, Hyperfeatures
 from .lgdm_map import lgdm_map
-from .masked_views import masks_at_door
+from .masked_views import mask_of, masks_at_door
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -95,6 +96,7 @@ class Lgdm:
             )
         self._backbone, self._head, self._digest = backbone, head, head_digest(head)
         self._masks = None if masks is None else masks_at_door(masks)
+        self._masked = {} if self._masks is None else {"masks": _digest(self._masks)}
 
     @property
     def backbone(self) -> Backbone:
@@ -122,14 +124,30 @@ class Lgdm:
                 **self._features.settings(),
                 "sigmas": list(self._features.sigmas),
                 "identity": dict(self._backbone.identity),
-                **({} if self._masks is None else {"masks": _digest(self._masks)}),
+                **self._masked,
             },
         )
+
+    def part(self, start: int, stop: int, count: int) -> Lgdm:
+        """This scorer for the images ``start`` to ``stop`` of ``count`` that are scored in several calls.
+
+        Of masks, one for each, it takes those of its images; its spec stays that of the whole.
+
+        Raises:
+            BadInput: neither one mask nor ``count``.
+        """
+        if self._masks is None:
+            return self
+        mask_of(self._masks, 0, count)
+        found = copy.copy(self)
+        found._masks = self._masks[start:stop] if len(self._masks) > 1 else self._masks
+        return found
 
     def score(self, images: Images, prompts: Sequence[str] | None = None, *, watch: Watch | None = None) -> ScoreBatch:
         """Score every image. ``prompts`` are not used; ``watch`` is told of every forward and may raise to stop.
 
-        Each score's attributes hold its spread: about 68 % of ratings lie within one spread of the score.
+        Each score's attributes hold its spread: about 68 % of ratings lie within one spread of the score. A head that
+        was fitted without ratings knows none.
 
         Raises:
             BadInput: another number of prompts or of masks than images.
@@ -169,8 +187,14 @@ class Lgdm:
         """What each place of one picture [3, H, W] adds to its score; costs as much as its score.
 
         Raises:
-            BadInput: the head is not linear, or the picture cannot be scored.
+            BadInput: the head is not linear, the scorer has masks, or the picture cannot be scored.
         """
+        if self._masks is not None:
+            raise BadInput(
+                "a scorer without a mask for a heat map",
+                "one that scores a masked region only",
+                "Disconnect the mask from LGDM Scorer: the map is of the whole image.",
+            )
         return lgdm_map(self._features, self._head, image, watch=watch)
 
     def _batch(self, extracted: Sequence[Extracted], source: str | None = None) -> ScoreBatch:
@@ -184,7 +208,8 @@ class Lgdm:
                 continue
             # A row at a time: a product of matrices of another height may round in another way.
             found = self._head.predict(one.features[None])
-            attributes["spread"] = float(found.spread[0])
+            if self._head.error > 0.0:
+                attributes["spread"] = float(found.spread[0])
             scores.append(Score.of(float(found.value[0]), place, attributes=attributes))
         return ScoreBatch(self.spec, tuple(scores))
 

@@ -137,3 +137,25 @@ def test_scores_of_other_regions_are_other_scores_and_latents_are_decoded(parts,
     assert len(set(told)) == 3
     z = backbone.encode(picture()[None])
     assert masked.score_latents(z)[0].attributes["source"] == "decoded latents"
+
+
+def test_a_part_of_a_batch_takes_its_own_masks_and_a_heat_map_takes_none(parts, psi, make, features, head_of):
+    backbone = make()
+    head = head_of(features(backbone, zeta1=0.0))
+    masks = torch.cat([block(), block(rows=slice(32, 64)), torch.ones(1, 64, 64)])
+    scorer = parts["lgdm"].Lgdm(backbone, head, psi, masks=masks)
+    images = [picture(), picture(seed=6), picture(seed=7)]
+    whole, first, last = (
+        one.score(images[part])
+        for one, part in (
+            (scorer, slice(0, 3)),
+            (scorer.part(0, 2, 3), slice(0, 2)),
+            (scorer.part(2, 3, 3), slice(2, 3)),
+        )
+    )
+    assert [*first.values(), *last.values()] == pytest.approx(whole.values(), abs=1e-3)
+    assert first.spec == last.spec == whole.spec
+    with pytest.raises(parts["errors"].BadInput, match="1 mask, or 4 for 4 images"):
+        scorer.part(0, 2, 4)
+    with pytest.raises(parts["errors"].BadInput, match="Disconnect the mask"):
+        scorer.heat_map(images[0])
