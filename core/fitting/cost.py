@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ..errors import BadInput, UnreadableFile
 from ..images import picture_size
 from ..methods.hyperfeature_views import view_count
 
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from ..backbone.contracts import Family
+    from ..methods.hyperfeature_options import HyperfeatureOptions
     from ..methods.hyperfeatures import Hyperfeatures
 
 
@@ -30,6 +33,7 @@ class Cost:
         decoder: Decoder forwards, and as many backwards.
         psi: Forwards and backwards of psi.
         features: Features of a picture.
+        through_denoiser: Whether psi is the denoiser itself.
     """
 
     pictures: int
@@ -40,6 +44,7 @@ class Cost:
     decoder: int
     psi: int
     features: int
+    through_denoiser: bool = False
 
     def to_text(self) -> str:
         """In words."""
@@ -50,20 +55,25 @@ class Cost:
         if self.decoder:
             text += f", {self.decoder} decoder forwards and backwards ({self.terms} terms)"
         if self.psi:
-            text += f", {self.psi} forwards and backwards of psi"
+            net = "the denoiser for psi" if self.through_denoiser else "psi"
+            text += f", {self.psi} forwards and backwards of {net}"
         return f"{text}; {self.features} features a picture, {4e-6 * self.features * self.pictures:.0f} MB in the cache"
 
 
 def cost_of(features: Hyperfeatures, sizes: Iterable[tuple[int, int]]) -> Cost:
-    """Of pictures of these heights and widths. The last level's forward guides nothing."""
+    """Of pictures of these heights and widths. The last level's forward guides nothing.
+
+    A picture that has no views, because it is longer than 16:1, costs nothing: the fit leaves it out, with the reason.
+    """
     options, family = features.options, features.backbone.family
-    counts = [view_count(height, width, family, options) for height, width in sizes]
+    counts = [_views(height, width, family, options) for height, width in sizes]
     views, levels = sum(counts), len(features.sigmas)
     guidance, guided = options.guidance, options.kind == "guided_path"
     pixels = guidance.measurement == "pixels"
     measuring = guided and guidance.zeta1 > 0.0 and pixels
-    perceiving = guided and guidance.zeta2 > 0.0
-    terms = int(measuring) + int(perceiving and options.psi != "latent")
+    psi = features.psi if guided and guidance.zeta2 > 0.0 else None
+    perceiving = psi is not None
+    terms = int(measuring) + int(psi is not None and psi.space == "pixels")
     inversion = levels if guided and guidance.start == "inversion" else 0
     return Cost(
         pictures=len(counts),
@@ -74,14 +84,20 @@ def cost_of(features: Hyperfeatures, sizes: Iterable[tuple[int, int]]) -> Cost:
         decoder=views * terms * (levels - 1),
         psi=views * int(perceiving) * (levels - 1),
         features=features.layout.size,
+        through_denoiser=psi is not None and psi.through_denoiser,
     )
+
+
+def _views(height: int, width: int, family: Family, options: HyperfeatureOptions) -> int:
+    try:
+        return view_count(height, width, family, options)
+    except BadInput:
+        return 0
 
 
 def sizes_of(sources: Iterable[Path | Tensor]) -> list[tuple[int, int]]:
     """Height and width of each picture, by its file's header; what cannot be read counts as one small picture."""
     from pathlib import Path
-
-    from ..errors import UnreadableFile
 
     found = []
     for source in sources:

@@ -13,7 +13,7 @@ import numpy as np
 from ..data.loaders import rated_csv
 from ..data.rated import RatedSet
 from ..errors import BadInput, LatentCriticError
-from ..images import load_image
+from ..images import as_list, load_image
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -61,11 +61,12 @@ class Pictures:
 
     @classmethod
     def of_tensors(cls, name: str, images: Sequence[Tensor], ratings: Sequence[float] | None) -> Pictures:
-        """Images [3, H, W] at hand. Those of equal pixels are one content.
+        """Images [3, H, W] at hand; grey is repeated, alpha dropped. Those of equal pixels are one content.
 
         Raises:
-            BadInput: not one rating per image, or ratings outside 0 to 100.
+            BadInput: no images, not one rating per image, or ratings outside 0 to 100.
         """
+        images = as_list(images)
         if ratings is not None and len(ratings) != len(images):
             raise BadInput(f"{len(images)} ratings, one per image", str(len(ratings)), "Give as many as images.")
         if ratings is not None and not all(0.0 <= rating <= 100.0 for rating in ratings):

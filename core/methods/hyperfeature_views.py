@@ -61,8 +61,13 @@ def picture_views(image: Tensor, family: Family, options: HyperfeatureOptions) -
 
 
 def view_count(height: int, width: int, family: Family, options: HyperfeatureOptions) -> int:
-    """How many views :func:`picture_views` makes of a picture of this size."""
+    """How many views :func:`picture_views` makes of a picture of this size.
+
+    Raises:
+        BadInput: as there.
+    """
     side = options.size(family)
+    shape = native_shape(height, width, family, side)
     count = len(grid(max(height, side), max(width, side), options.most_crops, side)) if "crops" in options.views else 0
-    shared = count > 0 and (height, width) == native_shape(height, width, family, side) == (side, side)
+    shared = count > 0 and (height, width) == shape == (side, side)
     return count + ("whole" in options.views and not shared)

@@ -14,7 +14,7 @@ from latent_critic.core.fitting.rated import fit_rated
 from latent_critic.core.fitting.report import to_text
 from latent_critic.core.guidance.options import GuidanceOptions
 from latent_critic.core.images import to_picture
-from latent_critic.core.methods.feature_cache import FeatureCache
+from latent_critic.core.methods.feature_cache import FeatureCache, extract_cached
 from latent_critic.core.methods.hyperfeatures import Hyperfeatures
 from latent_critic.core.methods.lgdm import Lgdm
 
@@ -38,6 +38,7 @@ def test_ratings_give_a_calibrated_head_with_held_out_agreement_and_a_curve(feat
     images, _ = noisy(8, seed=7)
     values = scorer.score(images).values()
     assert values[0] > values[7]
+    assert scorer.score(images[:1])[0].attributes["spread"] > 0.0
     assert scorer.spec.calibrated_on == "your ratings"
     assert fit.head.meta.validation["srcc"] == fit.validation.srcc
 
@@ -55,6 +56,17 @@ def test_without_ratings_the_head_ranks_damage_and_claims_nothing(features, nois
     score = Lgdm(features.backbone, fit.head).score(images[:1])
     assert not score.spec.calibrated
     assert score[0].ok
+    assert "spread" not in score[0].attributes  # nobody's ratings: nobody knows how far off it is
+
+
+def test_pictures_with_other_channels_become_rgb_and_too_long_ones_are_left_out(features, noisy):
+    images = [image for seed in range(5) for image in noisy(1, seed)[0]]
+    images[0], images[1] = torch.cat([images[0], images[0][:1]]), images[1][:1]
+    pictures = Pictures.of_tensors("mixed", [*images, torch.rand(3, 8, 600)], None)
+    assert {source.shape[0] for source in pictures.sources} == {3}
+    fit = fit_unrated(features, pictures, options=LadderOptions(("white_noise", "impulse_noise", "jpeg"), 2, (1, 5)))
+    assert list(fit.left_out) == [5]
+    assert "16:1" in fit.left_out[5]
 
 
 def test_a_stopped_fit_goes_on_from_its_cache(features, rated, tmp_path):
@@ -73,6 +85,16 @@ def test_a_stopped_fit_goes_on_from_its_cache(features, rated, tmp_path):
     assert features.backbone.encoded - before == len(rated) - 16
     whole = fit_rated(features, rated, curve=False)
     assert torch.allclose(fit.report.held_out, whole.report.held_out, atol=1e-3)
+
+
+def test_a_model_that_cannot_be_told_apart_keeps_nothing_on_disk(features, noisy, tmp_path):
+    images, _ = noisy(2)
+    features.backbone.identity = {"model": "plain", "opaque": "a.Network"}
+    for _ in range(2):
+        before = features.backbone.encoded
+        extract_cached(features, images, FeatureCache.of(tmp_path, features))
+        assert features.backbone.encoded - before == 2
+    assert not list(tmp_path.rglob("*.safetensors"))
 
 
 def test_pictures_that_cannot_be_read_are_left_out_and_named(features, noisy, tmp_path):
@@ -97,7 +119,7 @@ def test_pictures_that_cannot_be_read_are_left_out_and_named(features, noisy, tm
 def test_the_cost_is_what_the_formula_says(backbone, options):
     guidance = GuidanceOptions(timesteps=(90, 60, 30))
     guided = replace(options, kind="guided_path", guidance=guidance, psi="judge", views=("crops", "whole"))
-    psi = type("Psi", (), {"identity": "x", "name": "judge", "through_denoiser": False})()
+    psi = type("Psi", (), {"identity": "x", "name": "judge", "space": "pixels", "through_denoiser": False})()
     found = cost_of(Hyperfeatures(backbone, guided, psi), [(64, 64), (128, 64), (10, 10)])
     assert found.pictures == 3
     assert found.views == 1 + 3 + 2
@@ -105,6 +127,10 @@ def test_the_cost_is_what_the_formula_says(backbone, options):
     assert found.decoder == 6 * 2 * 2
     assert found.psi == 6 * 2
     assert "12 forwards and backwards of psi" in found.to_text()
+    own = type("Psi", (), {"identity": "x", "name": "ldm", "space": "latent", "through_denoiser": True})()
+    found = cost_of(Hyperfeatures(backbone, replace(guided, psi="ldm"), own), [(64, 64), (8, 600)])
+    assert (found.terms, found.decoder, found.psi) == (1, 2, 2)  # the second picture is too long: no views
+    assert "2 forwards and backwards of the denoiser for psi" in found.to_text()
     plain = cost_of(Hyperfeatures(backbone, options), [(64, 64)])
     assert (plain.decoder, plain.psi, plain.denoiser) == (0, 0, 2)
     assert sizes_of([torch.zeros(3, 5, 7)]) == [(5, 7)]
