@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import folder_paths
 
-from ..core.errors import BadInput
+from ..core.backbone.fingerprint import Fingerprint
+from ..core.errors import BadInput, LatentCriticError
+from ..core.heads.head_file import load_head
 from ..core.hosts.comfyui.backbone import ComfyBackbone
 from ..core.hosts.comfyui.own_nets import layer_ops, place
 from ..core.methods.hyperfeature_options import HyperfeatureOptions
@@ -47,6 +49,31 @@ def head_path(choice: str) -> Path:
         raise BadInput("a head in models/quality_heads", "none", "Fit one with Fit Head, then reload the page.")
     heads_folder()
     return Path(folder_paths.get_full_path_or_raise(FOLDER, choice))
+
+
+def refuse_other_head(path: Path, method: str, kind: str, backbone: ComfyBackbone) -> None:
+    """A head of the same method, kind and checkpoint may be fitted again; nothing else is overwritten.
+
+    Raises:
+        BadInput: the file is something else.
+    """
+    if not path.exists():
+        return
+    try:
+        meta = load_head(path).meta
+        same = Fingerprint.from_text(meta.fingerprint).matches(backbone.fingerprint)
+    except LatentCriticError as error:
+        got = f"a file that cannot be read as one ({error.got})"
+    else:
+        if (meta.method, meta.kind) == (method, kind) and same:
+            return
+        on = "" if same else " of another model"
+        got = f"one of {meta.method}, {meta.kind.replace('_', ' ')},{on}".removesuffix(",")
+    raise BadInput(
+        f"no other head as {path.name} in models/{FOLDER}",
+        got,
+        "Choose another name, or delete or rename that file: it would be overwritten.",
+    )
 
 
 def loaded_backbone(model: Any, clip: Any, vae: Any) -> ComfyBackbone:

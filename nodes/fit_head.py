@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
+import logging
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import comfy.model_management
 import comfy.utils
 import folder_paths
 from comfy_api.latest import io
 
-from ..core.errors import BadInput
+from ..core.errors import BadInput, LatentCriticError
 from ..core.fitting.cost import cost_of, sizes_of
 from ..core.fitting.ladder_steps import LadderOptions
 from ..core.fitting.ladders import UnratedFit, fit_unrated
@@ -21,17 +23,24 @@ from ..core.heads.fit import FitOptions
 from ..core.heads.head_file import save_head
 from ..core.methods.feature_cache import FeatureCache
 from ..core.methods.hyperfeatures import Hyperfeatures
+from ..core.methods.lgdm import NAME
 from ._fit_options import hyperfeature_options, picture_inputs, reading_inputs
-from ._heads import heads_folder, loaded_backbone, placed_psi
+from ._heads import heads_folder, loaded_backbone, placed_psi, refuse_other_head
 from ._inputs import images_at_door, one
 from ._judge import builtin_judge
 from ._loaded import EVERY_FAMILY
 from ._sockets import CATEGORY_SCORERS, HeadSocket
 from .fit_probe_head import checked_name
+from .load_folder import stamp
+
+_log = logging.getLogger(__name__)
 
 
 class FitHead(io.ComfyNode):
     """MODEL, CLIP, VAE and images, maybe ratings → LC_HEAD."""
+
+    #: Heads that ComfyUI's cache may still hold, which lives as long, and how often the file was gone since.
+    _written: ClassVar[dict[Path, int]] = {}
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -60,6 +69,15 @@ class FitHead(io.ComfyNode):
         )
 
     @classmethod
+    def fingerprint_inputs(cls, name: Any = None, ratings_file: Any = None, **_: Any) -> str:
+        """Changes when the ratings file or one of its pictures is written, and when the head's file is gone."""
+        title, file = (str(one(values, "names") or "").strip() for values in (name, ratings_file))
+        path = heads_folder() / f"{title}.safetensors"
+        if path in cls._written and not path.exists():
+            cls._written[path] += 1
+        return f"{_stamps(file)} {cls._written.get(path, 0)}"
+
+    @classmethod
     def execute(
         cls,
         model: list[Any],
@@ -85,11 +103,26 @@ class FitHead(io.ComfyNode):
         backbone = loaded_backbone(one(model, "model"), one(clip, "clip"), one(vae, "vae"))
         features = Hyperfeatures(backbone, options, placed_psi(options, backbone))
         path = heads_folder() / f"{title}.safetensors"
+        refuse_other_head(path, NAME, options.kind, backbone)
         fit, cost = _fit(features, pictures, FitOptions(one(head, "head")))
         save_head(path, fit.head)
+        cls._written.setdefault(path, 0)
         left_out = [f"left out: {place}: {reason}" for place, reason in fit.left_out.items()]
         text = "\n".join([cost, to_text(fit), *left_out, f"Saved as {path.name}."])
         return io.NodeOutput(fit.head, text, ui={"text": [text]})
+
+
+def _stamps(file: str) -> str:
+    """The ratings file and its pictures by time and size; empty without a file."""
+    if not file:
+        return ""
+    table = Path(folder_paths.get_input_directory(), file)
+    try:
+        sources = Pictures.of_csv(table).sources
+    except LatentCriticError as error:
+        return f"{stamp(table)} {error}"
+    seen = [stamp(path) for path in (table, *sources) if isinstance(path, Path)]
+    return hashlib.sha256(repr(seen).encode()).hexdigest()
 
 
 def _pictures(images: list[Any] | None, ratings: str, file: str, title: str) -> Pictures:
@@ -116,12 +149,14 @@ def _fit(features: Hyperfeatures, pictures: Pictures, options: FitOptions) -> tu
     ladders = LadderOptions()
     forms = ladders.per_ladders() if pictures.ratings is None else 1
     cost = cost_of(features, [size for size in sizes_of(pictures.sources) for _ in range(forms)])
+    text = f"cost: {cost.to_text()}"
+    _log.info("Fit Head, %s", text)  # before the work starts: it may take hours
     cache = FeatureCache.of(Path(folder_paths.get_user_directory(), "latent_critic", "features"), features)
     watch = _watch(len(pictures))
     if pictures.ratings is None:
         found = fit_unrated(features, pictures, options=ladders, judge=builtin_judge(), cache=cache, watch=watch)
-        return found, f"cost: {cost.to_text()}"
-    return fit_rated(features, pictures, options=options, cache=cache, watch=watch), f"cost: {cost.to_text()}"
+        return found, text
+    return fit_rated(features, pictures, options=options, cache=cache, watch=watch), text
 
 
 def _watch(total: int) -> Watch:

@@ -61,7 +61,7 @@ class LoadImagesFromFolder(io.ComfyNode):
             files = find_images([_resolve(folder)])
         except (BadInput, UnreadableFile) as error:
             return str(error)
-        return hashlib.sha256(repr([_stamp(file) for file in files]).encode()).hexdigest()
+        return hashlib.sha256(repr([stamp(file) for file in files]).encode()).hexdigest()
 
     @classmethod
     def execute(cls, folder: str, start: int, limit: int) -> io.NodeOutput:
@@ -93,7 +93,7 @@ def _resolve(folder: str) -> Path:
     return Path(folder_paths.get_input_directory(), given)
 
 
-def _stamp(file: Path) -> tuple[str, int, int]:
+def stamp(file: Path) -> tuple[str, int, int]:
     """Path, time of writing and size; zeros for a file that is gone or a link to nowhere, which is named when read."""
     try:
         stat = file.stat()

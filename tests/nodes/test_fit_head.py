@@ -1,8 +1,10 @@
 """Fit Head, Load Head and LGDM Scorer in the real executor, on tiny models of every family and the embedded model."""
 
 import csv
+import os
 
 import pytest
+import torch
 from PIL import Image
 
 pytestmark = pytest.mark.host
@@ -110,7 +112,7 @@ def test_a_saved_head_loads_and_a_probe_or_another_model_is_refused(run_workflow
     assert "UnreadableFile" in torn.error
 
 
-def test_ratings_from_a_file(run_workflow, graph, comfyui_base):
+def test_ratings_from_a_file(run_workflow, graph, comfyui_base, pack):
     folder = comfyui_base / "input/rated"
     folder.mkdir(exist_ok=True)
     with (folder / "mine.csv").open("w", newline="") as file:
@@ -124,6 +126,15 @@ def test_ratings_from_a_file(run_workflow, graph, comfyui_base):
     assert "pictures of mine" in run.kept["report"][0]
     (head,) = run.kept["head"]
     assert head.meta.pictures == 12
+    stamp = pack("nodes.fit_head").FitHead.fingerprint_inputs
+    before = stamp(["of sd15"], ["rated/mine.csv"])
+    assert stamp(["of sd15"], ["rated/mine.csv"]) == before
+    os.utime(folder / "3.png", (1, 1))
+    written = stamp(["of sd15"], ["rated/mine.csv"])
+    assert written != before
+    (comfyui_base / "models/quality_heads/of sd15.safetensors").unlink()
+    assert stamp(["of sd15"], ["rated/mine.csv"]) != written
+    assert stamp((None,), [""]) == stamp(None, [""])
 
 
 @pytest.mark.parametrize(
@@ -140,6 +151,42 @@ def test_what_cannot_be_fitted_is_refused_before_any_work(run_workflow, graph, c
     run = run_workflow(graph(**change))
     assert not run.success
     assert words in run.error
+
+
+def test_another_head_or_file_of_that_name_is_not_overwritten(run_workflow, graph, comfyui_base):
+    path = comfyui_base / "models/quality_heads/of sd15.safetensors"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"someone's work")
+    refused = run_workflow(graph("sd15", RATINGS))
+    assert "no other head as of sd15.safetensors" in refused.error
+    assert path.read_bytes() == b"someone's work"
+    path.unlink()
+    assert run_workflow(graph("sd15", RATINGS)).success
+    assert run_workflow(graph("sd15", RATINGS, head="kernel")).success
+    kept = path.read_bytes()
+    for change in ({"read": "guided path", "levels": 2}, {"name": "of sd15", "family": "sd20"}):
+        refused = run_workflow(graph(**{"family": "sd15", "ratings": RATINGS, **change}))
+        assert "Choose another name" in refused.error
+    assert path.read_bytes() == kept
+
+
+def test_masks_one_for_each_latent_of_a_list_of_batches(run_workflow, run_node, graph, comfyui):
+    draw = torch.Generator().manual_seed(0)
+    samples = torch.randn(3, 4, 8, 8, generator=draw)
+
+    def values(*batches, percent="50,100,30"):
+        comfyui.NODE_CLASS_MAPPINGS["TestGive"].values[repr(batches)] = [{"samples": samples[part]} for part in batches]
+        prompt = graph(count=12, ratings=RATINGS)
+        prompt["8"] = {"class_type": "TestMasks", "inputs": {"percent": percent, "size": 64}}
+        prompt["4"]["inputs"]["mask"] = ["8", 0]
+        prompt["9"] = {"class_type": "TestGive", "inputs": {"key": repr(batches)}}
+        inputs = {"latents": ["9", 0], "keep": 1, "scorer": ["4", 0]}
+        prompt["5"] = {"class_type": "LatentCriticScoreLatents", "inputs": inputs}
+        run = run_workflow(prompt)
+        return run.error or [row["score"] for row in sorted(run.outputs["5"]["scores"], key=lambda row: row["index"])]
+
+    assert values(slice(0, 2), slice(2, 3)) == pytest.approx(values(slice(0, 3)), abs=1e-2)
+    assert "1 mask, or 3 for 3 images" in values(slice(0, 2), slice(2, 3), percent="50,50")
 
 
 def test_choices_follow_the_folder(pack, graph, comfyui_base):
