@@ -56,8 +56,10 @@ def check_pair(a: tuple[Tensor, ...], b: tuple[Tensor, ...]) -> None:
 def unit(values: Tensor, floor: float = 1e-10) -> Tensor:
     """Maps [N, C, h, w] → every place's channel vector brought to length 1; a vector of zeros stays so.
 
-    ``floor`` is added to the length, as LPIPS does. The root's infinite slope at 0 is kept out of the gradient.
+    ``floor`` is added to the length, as LPIPS does. The root's infinite slope at 0 is kept out of the gradient. Half
+    precision comes back in single: in fp16 a squared length overflows and the floor is 0.
     """
+    values = values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
     squares = values.square().sum(dim=1, keepdim=True)
     length = torch.where(squares > 0, squares, torch.ones_like(squares)).sqrt()
     return values / (torch.where(squares > 0, length, torch.zeros_like(length)) + floor)

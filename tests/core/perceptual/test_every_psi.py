@@ -1,9 +1,13 @@
 """The ladder of properties that every psi keeps."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from latent_critic.core.data.distortions import distort
 from latent_critic.core.errors import BadInput
+from latent_critic.core.perceptual.ldm import LdmPsi
+from latent_critic.core.perceptual.maps import unit
 
 from_names = pytest.mark.parametrize("name", ["judge", "lpips_vgg16", "lpips_alexnet", "dists", "latent", "ldm"])
 
@@ -146,3 +150,33 @@ def test_names_spaces_and_identities_tell_them_apart(build):
     assert {psi.name for psi in psis} == {"judge", "lpips", "dists", "latent", "ldm"}
     assert {psi.name for psi in psis if psi.space == "latent"} == {"latent", "ldm"}
     assert [psi.name for psi in psis if psi.through_denoiser] == ["ldm"]
+
+
+def test_unit_vectors_have_length_1_in_fp16_too():
+    for size in (1e-3, 1.0, 8.0, 1e4):
+        length = unit(torch.full((1, 1280, 2, 2), size).half()).square().sum(1)
+        torch.testing.assert_close(length, torch.ones_like(length), rtol=1e-3, atol=0)
+    assert not unit(torch.zeros(1, 8, 2, 2).half()).any()
+
+
+def test_features_whose_squares_fp16_cannot_hold_keep_distance_and_gradient(make, given, photographs):
+    backbone = make("eps")
+    psi, original = LdmPsi(backbone, backbone.embed([""])), backbone.features
+    latents = given(psi, photographs)
+
+    def measured():
+        leaf = latents.clone().requires_grad_(True)
+        distance = psi.distance(psi.features(leaf), psi.features(latents.flip(0)))
+        return distance.detach(), torch.autograd.grad(distance.sum(), leaf)[0]
+
+    def loud(z_t, sigma, conditioning, recorder):
+        original(z_t, sigma, conditioning, recorder)
+        for key, record in list(recorder.records.items()):
+            value = 300.0 * record.value / record.value.detach().abs().max()
+            recorder.records[key] = replace(record, value=value.half())
+
+    distance, gradient = measured()
+    backbone.features = loud
+    found, slope = measured()
+    torch.testing.assert_close(found, distance, rtol=0.01, atol=1e-4)
+    assert float((slope - gradient).norm()) < 0.05 * float(gradient.norm())
