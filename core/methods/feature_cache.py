@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from .contract import Images, Watch
 
 _log = logging.getLogger(__name__)
+#: To be raised whenever views, guidance or pooling come to compute other values from the same settings.
+_VERSION = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,28 +33,34 @@ class FeatureCache:
 
     The key of a picture is the hash of its pixels; that of the folder is of everything else that changes a value: the
     settings, the model's fingerprint and the host's words on patches, text encoder and VAE. A damaged file counts as
-    absent.
+    absent. Where the host says that part of a model's set-up cannot be read (``opaque`` in its identity), two models
+    may share a key, so that nothing is read or kept.
 
     Attributes:
         folder: The folder of these very features; see :meth:`of`.
         size: Features of a picture.
+        sound: Whether the key tells all.
     """
 
     folder: Path
     size: int
+    sound: bool = True
 
     @classmethod
     def of(cls, root: str | Path, features: Hyperfeatures) -> FeatureCache:
         """The cache below ``root`` for these hyperfeatures."""
-        settings = features.settings()
+        settings, identity = features.settings(), dict(features.backbone.identity)
         known: Mapping[str, Any] = {
+            "version": _VERSION,
             "settings": settings,
             "layout": features.layout.to_list(),
             "fingerprint": features.backbone.fingerprint.to_text(),
-            "identity": dict(features.backbone.identity),
+            "identity": identity,
         }
         tag = hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:24]
-        return cls(Path(root) / tag, features.layout.size)
+        if "opaque" in identity:
+            _log.info("No features are kept on disk: %s cannot be told apart.", identity["opaque"])
+        return cls(Path(root) / tag, features.layout.size, "opaque" not in identity)
 
     def path(self, image: Tensor) -> Path:
         """Where the features of a picture [3, H, W] lie."""
@@ -86,9 +94,12 @@ class FeatureCache:
 def extract_cached(
     features: Hyperfeatures, images: Images, cache: FeatureCache | None, *, watch: Watch | None = None
 ) -> list[Extracted]:
-    """As :meth:`Hyperfeatures.extract`, taking from the cache what is there and keeping what is not."""
+    """As :meth:`Hyperfeatures.extract`, taking from the cache what is there and keeping what is not.
+
+    Features that tiles made an approximation are not kept.
+    """
     found = as_list(images)
-    if cache is None:
+    if cache is None or not cache.sound:
         return features.extract(found, watch=watch)
     paths = [cache.path(image) for image in found]
     kept = [cache.read(path) for path in paths]
@@ -96,6 +107,6 @@ def extract_cached(
     made = features.extract([found[place] for place in missing], watch=watch) if missing else []
     new = dict(zip(missing, made, strict=True))
     for place, one in new.items():
-        if one.features is not None:
+        if one.features is not None and "tile" not in one.attributes:
             cache.write(paths[place], one.features)
     return [new[place] if one is None else Extracted(one) for place, one in enumerate(kept)]

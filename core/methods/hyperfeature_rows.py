@@ -35,11 +35,12 @@ _NAN_FEATURES = "the model's features held NaN or infinite values (half precisio
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One view's features [D'] or reason."""
+    """One view's features [D'] or reason; ``tile`` as in :class:`~..guidance.result.GuidedPath`."""
 
     features: Tensor | None
     reason: str | None
     energies: dict[str, list[float]]
+    tile: int | None = None
 
 
 class HyperfeatureRows:
@@ -97,7 +98,7 @@ class HyperfeatureRows:
         z = torch.where(finite.view(-1, 1, 1, 1), z, torch.zeros_like(z))
         patterns = self._pattern(z.shape[2:]) if self.options.position else []
         recorder = self._recorder(patterns, weight)
-        reasons, energies = self._forwards(z, target, recorder, tell.rows(len(z)), weight)
+        reasons, energies, tile = self._forwards(z, target, recorder, tell.rows(len(z)), weight)
         tell.finish(len(z))
         values, silent = self._gathered(recorder, len(z))
         found = []
@@ -106,7 +107,7 @@ class HyperfeatureRows:
             if reason is None and not bool(values[place].isfinite().all()):
                 reason = _NAN_FEATURES
             told = {name: levels[:, place].tolist() for name, levels in energies.items()}
-            found.append(Row(values[place] if reason is None else None, reason, told))
+            found.append(Row(values[place] if reason is None else None, reason, told, tile))
         return found
 
     def _forwards(
@@ -118,8 +119,8 @@ class HyperfeatureRows:
         weight: Tensor | None = None,
         *,
         guided: bool = True,
-    ) -> tuple[tuple[str | None, ...], dict[str, Tensor]]:
-        """All levels into the recorder; reasons per row and energies by term."""
+    ) -> tuple[tuple[str | None, ...], dict[str, Tensor], int | None]:
+        """All levels into the recorder; reasons per row, energies by term, and the side of tiles, if any."""
         conditioning = self._text().rows([0] * len(z))
         if self._guided:
             options = self.options.guidance if guided else replace(self.options.guidance, zeta1=0.0, zeta2=0.0)
@@ -135,7 +136,7 @@ class HyperfeatureRows:
                 weight=weight,
                 keep_z=False,
             )
-            return path.reasons, path.energies
+            return path.reasons, path.energies, path.tile
         prediction = self.backbone.family.prediction
         for level, (t, sigma) in enumerate(zip(self.options.guidance.timesteps, self.sigmas, strict=True)):
             noise = self.backbone.noise(z.shape[1:], self.options.guidance.seed + t).to(z)
@@ -143,7 +144,7 @@ class HyperfeatureRows:
             self.backbone.features(noised(z, noise, sigma, prediction), levels, conditioning, recorder)
             if watch is not None:
                 watch(level + 1, len(self.sigmas))
-        return (None,) * len(z), {}
+        return (None,) * len(z), {}, None
 
     def _text(self) -> Conditioning:
         if self._conditioning is None:

@@ -32,7 +32,8 @@ class Extracted:
     Attributes:
         features: [D] in fp32 on the CPU, or ``None``.
         reason: ``None`` exactly when there are features.
-        attributes: The views' number and the guidance's energies, for the score's record.
+        attributes: The views' number and the guidance's energies, for the score's record; ``tile``, the side in cells,
+            where memory forced guidance into tiles, which makes it an approximation.
     """
 
     features: Tensor | None
@@ -146,7 +147,10 @@ def _joined(rows: Sequence[Row], join: Callable[[Sequence[Tensor]], Tensor]) -> 
     """One picture's views together; one view's reason is the picture's."""
     reason = next((row.reason for row in rows if row.reason is not None), None)
     energies = {name: [row.energies[name] for row in rows] for name in rows[0].energies}
-    told = {"views": len(rows), **({"energies": energies} if energies else {})}
+    told: dict[str, Any] = {"views": len(rows), **({"energies": energies} if energies else {})}
+    tiles = [row.tile for row in rows if row.tile is not None]
+    if tiles:
+        told["tile"] = min(tiles)
     if reason is not None:
         return Extracted(None, reason, told)
     return Extracted(join([row.features for row in rows if row.features is not None]), None, told)

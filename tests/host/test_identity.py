@@ -61,6 +61,48 @@ def set_ups(tiny):
     }
 
 
+def free_u_of(model, b1):
+    from comfy_extras.nodes_freelunch import FreeU_V2
+
+    return node_made(FreeU_V2, model, b1, 1.4, 0.9, 0.2)
+
+
+def sampled_as(model, sampling, zsnr=False):
+    from comfy_extras.nodes_model_advanced import ModelSamplingDiscrete
+
+    return node_made(ModelSamplingDiscrete, model, sampling, zsnr)
+
+
+def node_made(node, *given):
+    return node.execute(*given).args[0] if hasattr(node, "execute") else node().patch(*given)[0]
+
+
+def test_what_nodes_functions_and_objects_hold_tells_models_apart(tiny):
+    from latent_critic.core.hosts.comfyui.identity import identity
+
+    model = tiny.model("sd15")
+    made = {
+        "weak FreeU": lambda: free_u_of(model, 1.1),
+        "FreeU": lambda: free_u_of(model, 1.5),
+        "eps": lambda: sampled_as(model, "eps"),
+        "v": lambda: sampled_as(model, "v_prediction"),
+        "zsnr": lambda: sampled_as(model, "eps", True),
+    }
+    found = {name: identity(build(), None, None) for name, build in made.items()}
+    assert len({told["model"] for told in found.values()}) == len(made)
+    for name, build in made.items():
+        assert identity(build(), None, None) == found[name]
+        assert set(found[name]) == {"model"}
+
+
+def test_what_cannot_be_read_is_named(tiny):
+    from latent_critic.core.hosts.comfyui.identity import identity
+
+    model, strange = tiny.model("sd15").clone(), torch.ones(3)
+    model.set_model_sampler_post_cfg_function(lambda args: args["denoised"] * strange)
+    assert "Tensor" in identity(model, None, None)["opaque"]
+
+
 def scorer(parts):
     from latent_critic.core.hosts.comfyui.backbone import ComfyBackbone
     from latent_critic.core.methods.zero_shot import ZeroShot, ZeroShotOptions

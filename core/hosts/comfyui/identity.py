@@ -14,6 +14,7 @@ from typing import Any
 from torch import Tensor
 
 from . import facts
+from .inner_values import name_of, object_told
 
 #: Patched weights looked at, and values read from each of their tensors.
 _KEYS, _VALUES = 16, 8
@@ -22,20 +23,24 @@ _KEYS, _VALUES = 16, 8
 def identity(model: Any, clip: Any, vae: Any, tiny_vae: Any = None) -> dict[str, str]:
     """Text for each of MODEL, CLIP, VAE and a tiny VAE (those that are given).
 
-    ``model``: a digest of weight patches (every key and strength, a sample of the values) and of the names of the
-    functions that nodes hung on; ``plain`` without any. What such a function holds inside (FreeU's factors, say)
-    cannot be read. ``clip``: a sketch of the weights, the digest of its patches, the layer it stops at and its
-    tokenizer's options. ``vae``: a sketch of the weights.
+    ``model``: a digest of weight patches (every key and strength, a sample of the values), of objects put in place of
+    the model's own, and of functions that nodes hung on, with the plain values that they hold (FreeU's factors, say);
+    ``plain`` without any. ``clip``: a sketch of the weights, the digest of its patches, the layer it stops at and its
+    tokenizer's options. ``vae``: a sketch of the weights. ``opaque``, only where there is something: the names of what
+    such objects and functions hold that cannot be read; two set-ups of one identity may then differ.
     """
-    found = {"model": _set_up(model)}
+    opaque: list[str] = []
+    found = {"model": _set_up(model, opaque)}
     if clip is not None:
         layer = "last" if clip.layer_idx is None else str(clip.layer_idx)
         options = _digest(clip.tokenizer_options) if clip.tokenizer_options else "plain"
         found["clip"] = _weights(clip.patcher, "clip")
-        found["clip_set_up"] = f"layer {layer}, patches {_set_up(clip.patcher)}, tokenizer {options}"
+        found["clip_set_up"] = f"layer {layer}, patches {_set_up(clip.patcher, opaque)}, tokenizer {options}"
     for name, loaded in (("vae", vae), ("tiny_vae", tiny_vae)):
         if loaded is not None:
             found[name] = _weights(loaded.patcher, "vae")
+    if opaque:
+        found["opaque"] = ", ".join(sorted(set(opaque)))
     return found
 
 
@@ -43,7 +48,7 @@ def _weights(patcher: Any, name: str) -> str:
     return facts.sketch_of(patcher, patcher.model, name).to_text()
 
 
-def _set_up(patcher: Any) -> str:
+def _set_up(patcher: Any, opaque: list[str]) -> str:
     """The digest of everything that nodes put on a ModelPatcher."""
     patches = patcher.patches
     keys = sorted(patches, key=str)
@@ -53,9 +58,9 @@ def _set_up(patcher: Any) -> str:
         "hooks": [_plain(list(of_key.values())) for of_key in patcher.hook_patches.values()],
         "wrapped": {str(key): _plain(list(found)) for key, found in patcher.weight_wrapper_patches.items()},
         "injections": sorted(map(str, patcher.injections)),
-        "objects": {str(key): type(value).__name__ for key, value in patcher.object_patches.items()},
-        "functions": list(_functions(patcher.model_options)),
-        "wrappers": list(_functions(patcher.wrappers)),
+        "objects": {str(key): object_told(value, opaque) for key, value in patcher.object_patches.items()},
+        "functions": list(_functions(patcher.model_options, opaque)),
+        "wrappers": list(_functions(patcher.wrappers, opaque)),
     }
     return _digest(told) if any(told.values()) else "plain"
 
@@ -77,26 +82,20 @@ def _plain(value: Any) -> Any:
         return [_plain(inner) for inner in value]
     if hasattr(value, "weights"):  # ComfyUI's adapters: LoRA, LoHa, OFT …
         return [type(value).__name__, _plain(list(value.weights))]
-    return _name(value)
+    return name_of(value)
 
 
 def _places(size: int) -> list[int]:
     return [(2 * i + 1) * size // (2 * _VALUES) for i in range(_VALUES)] if size else []
 
 
-def _functions(value: Any) -> Iterator[str]:
+def _functions(value: Any, opaque: list[str]) -> Iterator[str]:
     """Where in a structure which functions and objects are; a probe's and a counter's of this room change no value."""
     if isinstance(value, Mapping):
         for key, inner in value.items():
-            yield from (f"{key}.{found}" for found in _functions(inner))
+            yield from (f"{key}.{found}" for found in _functions(inner, opaque))
     elif isinstance(value, list | tuple):
         for inner in value:
-            yield from _functions(inner)
-    elif callable(value) and not _name(value).startswith(f"{__package__}."):
-        yield _name(value)
-
-
-def _name(value: Any) -> str:
-    """The name of a function or of an object's type; without addresses, which differ from run to run."""
-    named = value if hasattr(value, "__qualname__") else type(value)
-    return f"{named.__module__}.{named.__qualname__}"
+            yield from _functions(inner, opaque)
+    elif callable(value) and not name_of(value).startswith(f"{__package__}."):
+        yield json.dumps(object_told(value, opaque), sort_keys=True)

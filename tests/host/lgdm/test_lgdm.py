@@ -1,5 +1,6 @@
 """lgdm through a real ComfyUI: tiny models of every U-Net family and the embedded model."""
 
+import sys
 from dataclasses import replace
 
 import pytest
@@ -192,6 +193,17 @@ def test_the_position_pattern_of_a_grey_picture_is_taken_away(features, make):
     assert float(grey.abs().max()) < 1e-4
     plain = features(make(), kind="single_level", limit=None, views=("whole",), reducers=("std", "mean"))
     assert float(plain.extract([torch.full((3, 64, 64), 0.5)])[0].features.abs().max()) > 0.1
+
+
+def test_tiles_that_memory_forced_are_told_and_not_kept_on_disk(parts, features, make, tmp_path, monkeypatch):
+    rows = sys.modules[parts["hyperfeatures"].HyperfeatureRows.__module__]
+    original = rows.guided_path
+    monkeypatch.setattr(rows, "guided_path", lambda *given, **named: replace(original(*given, **named), tile=16))
+    found = features(make())
+    cache = parts["feature_cache"].FeatureCache.of(tmp_path, found)
+    (one,) = parts["feature_cache"].extract_cached(found, pictures((64, 64)), cache)
+    assert one.attributes["tile"] == 16
+    assert not list(tmp_path.rglob("*.safetensors"))
 
 
 def test_the_cache_knows_pictures_settings_and_models(parts, features, make, tiny, tmp_path):
