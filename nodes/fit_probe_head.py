@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +10,12 @@ import folder_paths
 from comfy_api.latest import io
 from comfy_execution.graph_utils import ExecutionBlocker
 
-from ..core.errors import BadInput, UnreadableFile
+from ..core.errors import BadInput, LatentCriticError, UnreadableFile
 from ..core.heads.head import Head
 from ..core.heads.head_file import load_head, save_head
 from ..core.heads.rated_runs import RatedRuns
 from ..core.hosts.comfyui.probe import Probe
+from ..core.methods.probe import ProbeScorer
 from ..core.methods.probe_fit import LEAST, Target, fit_probe_head, rows_of, told_of
 from ._inputs import one
 from ._latent_scores import latents_given
@@ -133,10 +135,24 @@ def _targets(scores: list[Any] | None, ratings: list[Any] | None, count: int) ->
     if (batch is None) == (ratings is None):
         got = "neither" if batch is None else "both"
         raise BadInput("scores or ratings", got, "Connect the scores of the decoded images, or your ratings of them.")
-    values: list[float | None] = [float(r) for r in ratings or ()] if batch is None else batch.values()
+    values: list[float | None] = list(ratings or ()) if batch is None else batch.values()
     if len(values) != count:
         raise BadInput(f"{count} scores or ratings, one per latent", str(len(values)), "Score these very images.")
-    return (Target.ratings() if batch is None else Target.scores(batch.spec)), values
+    target = Target.ratings() if batch is None else Target.scores(batch.spec)
+    return target, [None if value is None else _on_scale(value, target) for value in values]
+
+
+def _on_scale(value: Any, target: Target) -> float:
+    """Checked before it is kept: one wrong number in a collection would spoil every later fit."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    low, high = target.scale or (-math.inf, math.inf)
+    if not math.isfinite(number) or not low <= number <= high:
+        scale = f"from {low:g} to {high:g}" if target.scale else "that are finite"
+        raise BadInput(f"numbers {scale} as {target.name}", repr(value), "Map yours to this; nothing was collected.")
+    return number
 
 
 def _head(
@@ -155,12 +171,26 @@ def _head(
         raise BadInput(
             "a name that no other head has", repr(name), f"Name it otherwise: {path.name} is no probe's head."
         )
-    same = before is not None and before.meta.settings.get("target") == target.digest
-    if before is not None and same and total < before.meta.pictures * 1.1:
+    if (
+        before is not None
+        and _still_told(probe, before, target)
+        and before.meta.pictures <= total < (before.meta.pictures * 1.1)
+    ):
         return before, False
     head, _ = fit_probe_head(probe, target, store.read(), name)
     save_head(path, head)
     return head, True
+
+
+def _still_told(probe: Probe, head: Head, target: Target) -> bool:
+    """Whether a head fits this probe and target: its collection may have been deleted and begun on another model."""
+    if head.meta.settings.get("target") != target.digest:
+        return False
+    try:
+        ProbeScorer(probe, head)
+    except LatentCriticError:
+        return False
+    return True
 
 
 def _report(

@@ -254,6 +254,7 @@ def test_too_few_steps_are_a_reason(run_workflow, head, steps):
     assert all("never came near" in one.reason for one in run.kept["scores"][0])
 
 
+@pytest.mark.usefixtures("head")
 def test_a_head_is_fitted_over_runs_and_used(run_workflow, collections):
     reports = []
     for seed in range(6):
@@ -295,6 +296,25 @@ def test_scores_of_another_kind_do_not_join_a_collection(run_workflow, run_node,
     rated["9"]["inputs"]["name"] = "rated"
     run = run_workflow(rated)
     assert run.success, run.error
+    for wrong in (150.0, float("inf"), float("nan")):
+        comfyui.NODE_CLASS_MAPPINGS["TestGive"].values[str(wrong)] = [10.0, 20.0, 30.0, wrong]
+        rated["r"] = {"class_type": "TestGive", "inputs": {"key": str(wrong)}}
+        assert "from 0 to 100 as your ratings" in run_workflow(rated).error
+
+
+def test_a_head_of_another_model_or_plan_is_not_handed_on(head, comfyui, pack):
+    node, fit = pack("nodes.fit_probe_head"), pack("core.methods.probe_fit")
+    probe_model = pack("core.hosts.comfyui.probe").probe_model
+    tiny = comfyui.NODE_CLASS_MAPPINGS["TestTinyCheckpoint"]()
+
+    def told(seed, levels, target):
+        _, probe = probe_model(tiny.load("sd15", seed)[0], levels)
+        return node._still_told(probe, TestHeadSource.heads["it"], target)
+
+    assert told(0, [500, 150], fit.Target.ratings())
+    assert not told(7, [500, 150], fit.Target.ratings())
+    assert not told(0, [500, 100], fit.Target.ratings())
+    assert not told(0, [500, 150], fit.Target("others", "others"))
 
 
 @pytest.mark.parametrize("name", ["", "..", "a/b", "../x", ".hidden"])
