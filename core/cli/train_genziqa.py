@@ -84,7 +84,9 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--validate-every", type=int, metavar="STEPS")
     group.add_argument("--validate-on", type=int, metavar="N")
     group.add_argument("--calibrate-on", type=int, metavar="N", help="pictures behind gain and offset (default: 128)")
-    group.add_argument("--calibrated-on", metavar="WORDS", help="whose ratings these are (default: your ratings)")
+    scale = group.add_mutually_exclusive_group()
+    scale.add_argument("--calibrated-on", metavar="WORDS", help="whose ratings these are (default: your ratings)")
+    scale.add_argument("--rank-only", action="store_true", help="scores that only rank, without a scale of 0 to 100")
     group.add_argument("--seed", type=int, help="(default: 0)")
     group.add_argument("--device", default="cpu")
     group.add_argument("--precision", choices=("fp32", "bf16"))
@@ -136,6 +138,8 @@ def request_of(arguments: argparse.Namespace) -> GenzRequest:
         reading["timesteps"] = tuple(arguments.timesteps)
     for name in ("contrast", "square", "value_range"):
         reading[name] = told[name]
+    if arguments.rank_only:
+        given["calibrated_on"] = None
     if arguments.words:
         given["words"] = tuple(arguments.words)
     if arguments.levels:

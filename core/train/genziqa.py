@@ -18,11 +18,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from ..backbone.fingerprint import Fingerprint
 from ..errors import BadInput
 from ..methods.genziqa_file import save_genziqa
 from ..methods.genziqa_head import GenzHead, untrained
 from . import genziqa_measure as measure
-from .genziqa_data import Part, draw, split
+from .genziqa_data import Part, draw, split, split_digest
 from .genziqa_forward import Adaptation, raw_values
 from .genziqa_latents import Latents
 from .genziqa_losses import batch_loss
@@ -97,10 +98,7 @@ class _Run:
         """Go on from a saved state, or read gain and offset of each set off the untrained head."""
         if self.file.exists():
             states.restore(self.state, self.file)
-            if self.state.notes.get("request") != self.request.digest():
-                raise BadInput(
-                    "a run of the same request", f"another one in {self.request.run}", "Name another run folder."
-                )
+            self._same_run()
             if self.world.main:
                 forget_after(self.log, _STAGE, self.state.step)
             return
@@ -108,8 +106,19 @@ class _Run:
             [self._first(part) for part in self.parts] if self.request.readout else [self._fixed()] * len(self.parts)
         )
         self.state.notes = {
-            "request": self.request.digest(), "readouts": [asdict(found) for found in readouts], "best": {},
+            "request": self.request.digest(), "split": split_digest(self.parts),
+            "model": self.backbone.fingerprint.to_text(), "readouts": [asdict(found) for found in readouts], "best": {},
         }  # fmt: skip
+
+    def _same_run(self) -> None:
+        """Refuse a saved state of another request, split or model."""
+        notes, where = self.state.notes, self.request.run
+        wanted = {"request": self.request.digest(), "split": split_digest(self.parts)}
+        other = next((name for name, told in wanted.items() if notes.get(name) != told), None)
+        if other is None and not Fingerprint.from_text(notes["model"]).matches(self.backbone.fingerprint):
+            other = "model"
+        if other is not None:
+            raise BadInput(f"a run of the same {other}", f"another one in {where}", "Name another run folder.")
 
     def _fixed(self) -> Readout:
         return Readout(self.request.settings.gain, self.request.settings.offset)

@@ -14,6 +14,9 @@ from ..methods.genziqa_head import CONTEXT, RANK
 from ..methods.genziqa_settings import FAST, TRAINING_LEVELS, WORDS, GenzSettings, check_timesteps
 from .genziqa_losses import LossWeights
 
+#: Of what the steps follow from; raised when runs that were begun before must not go on. 2: sides in a drawn order.
+_FORMAT = 2
+
 
 @dataclass(frozen=True, slots=True)
 class GenzRequest:
@@ -49,7 +52,7 @@ class GenzRequest:
         validate_levels: Timesteps of these validations; the final one uses the settings' own.
         calibrate_on: Pictures behind gain and offset.
         limit: At most this many pictures of each set.
-        calibrated_on: Whose ratings these are, shown beside every score.
+        calibrated_on: Whose ratings these are, shown beside every score; ``None``: scores only rank, without a scale.
         save_minutes: Time between saved states.
         seed: Of everything.
         precision: ``fp32``, or ``bf16`` under autocast.
@@ -82,7 +85,7 @@ class GenzRequest:
     validate_levels: tuple[int, ...] = FAST
     calibrate_on: int = 128
     limit: int | None = None
-    calibrated_on: str = "your ratings"
+    calibrated_on: str | None = "your ratings"
     save_minutes: float = 3.0
     seed: int = 0
     precision: str = "fp32"
@@ -120,7 +123,6 @@ class GenzRequest:
         told: dict[str, Any] = asdict(self)
         for name in ("out", "run", "steps", "minutes", "save_minutes", "calibrated_on", "content", "data", "half"):
             del told[name]
-        if not self.padding_mask:  # runs that were begun before there was one go on
-            del told["padding_mask"]
+        told["format"] = _FORMAT
         told["data"] = [[found.name, [(str(i.path), i.mos) for i in found.images]] for found in self.data]
         return hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()[:16]

@@ -63,7 +63,7 @@ def with_facts(
         training_set=", ".join(part.name for part in parts),
         pictures=sum(len(part.train) for part in parts),
         calibrated_on=request.calibrated_on,
-        scale=(0.0, 100.0),
+        scale=None if request.calibrated_on is None else (0.0, 100.0),
         centre=float(scores.mean()),
         spread=max(1e-3, float(scores.std())),
         validation=json.loads(json.dumps(validation)),
