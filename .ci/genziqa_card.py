@@ -2,7 +2,7 @@
 
 Facts come from the metadata of critic_ldm.safetensors, the levels and zero-shot from check.json, which is what
 `latent-critic train genziqa-check --out` wrote, rows on test sets from benchmark.json, which is what `latent-critic
-benchmark --json` printed.
+benchmark --json` printed, ladders from ladders.json, which is what .ci/genziqa_ladders.py wrote.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import readme
 from safetensors import safe_open
 
 FOLDER = readme.ROOT / "core" / "assets" / "genziqa"
+LADDERS = FOLDER / "ladders.json"
 _NOT_YET = "Not measured yet."
 
 
@@ -34,6 +35,7 @@ def facts_table(weights: Path) -> str:
         f"validation's, step {found['validation']['step']}",
         "noise levels": ", ".join(map(str, settings["timesteps"])),
         "noise-error bias": "left out" if settings["bias_weight"] == 0 else f"weight {settings['bias_weight']:g}",
+        "scale": "none: scores only rank" if found["calibrated_on"] is None else f"0 to 100, {found['calibrated_on']}",
         "size policy": found["size_policy"],
     }
     return "\n".join(["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows.items())])
@@ -70,6 +72,25 @@ def check_table(found: dict[str, Any]) -> str:
     )
 
 
+def ladders_table(found: dict[str, Any]) -> str:
+    """In how many visible steps of each kind of damage the score fell, worst first; which kinds it rewards."""
+    kinds = {kind.replace("_", " "): (count["fell"], count["visible"]) for kind, count in found["kinds"].items()}
+    kinds = dict(sorted(kinds.items(), key=lambda item: item[1][0] / max(1, item[1][1])))
+    fell, visible = (sum(counts) for counts in zip(*kinds.values(), strict=True))
+    blind = [kind for kind, (low, seen) in kinds.items() if seen and 3 * low < 2 * seen]
+    rows = [f"| {kind} | {low} of {seen} steps |" for kind, (low, seen) in kinds.items() if seen]
+    return "\n".join(
+        [
+            "| damage | the score fell in |",
+            "|---|---|",
+            *rows,
+            f"| **all kinds** | **{fell} of {visible} steps** |",
+            "",
+            f"It did not fall in more than a third of the steps of: {', '.join(blind) or 'no kind'}.",
+        ]
+    )
+
+
 def tests_table(rows: list[dict[str, Any]]) -> str:
     """Rows on test sets, and how far the scorers lie apart on the same pictures."""
     lines = [readme.accuracy_table([{**row, "backbone": None} for row in rows]), ""]
@@ -85,7 +106,8 @@ def tests_table(rows: list[dict[str, Any]]) -> str:
 def card(before: str) -> str:
     """The card with its measured parts renewed."""
     after = readme.fill(before, "facts", facts_table(FOLDER / "critic_ldm.safetensors"))
-    checked, rows = _read("check.json"), _read("benchmark.json")
+    checked, rows, ladders = _read("check.json"), _read("benchmark.json"), _read(LADDERS.name)
+    after = readme.fill(after, "ladders", ladders_table(ladders) if ladders else _NOT_YET)
     after = readme.fill(after, "check", check_table(checked) if checked else _NOT_YET)
     return readme.fill(after, "tests", tests_table(rows) if rows else _NOT_YET)
 

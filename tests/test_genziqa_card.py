@@ -32,6 +32,14 @@ def test_the_check_was_of_the_shipped_head_and_model():
     assert {row["levels"] for row in found["levels"]} == {"published (8)", "fast (2)", "fastest (1)"}
 
 
+def test_a_head_that_rewards_damage_has_no_scale():
+    head, found = load_genziqa(SHIPPED), json.loads("\n".join(lines("ladders.json")))
+    assert found["weights"] == head.digest()
+    assert (head.meta.scale, head.meta.calibrated_on) == (None, None)
+    jpeg = found["kinds"]["jpeg"]
+    assert jpeg["fell"] < jpeg["visible"] / 2, "say in the card that it rewards heavy JPEG no more"
+
+
 def test_every_published_figure_is_the_last_run_of_the_shipped_head():
     runs = [json.loads(line) for line in lines("test_runs.jsonl")]
     last = {(run["data"], run["split"], run["scorer"]): run for run in runs}
