@@ -6,6 +6,8 @@ import torch
 pytestmark = [
     pytest.mark.host,
     pytest.mark.filterwarnings("ignore:Should have t:UserWarning:torchsde"),  # by a rounding error, always
+    pytest.mark.filterwarnings("ignore:To copy construct from a tensor:UserWarning"),  # ComfyUI's dpm_fast
+    pytest.mark.filterwarnings("ignore:__array_wrap__:DeprecationWarning"),  # ComfyUI's deis
 ]
 
 
@@ -30,6 +32,27 @@ def test_the_winner_is_the_lone_run_to_the_last_bit(racing, words, counted, samp
     assert out.live == without.live == (2,)
     alone = racing.lone(model, 7, yes, no, racing.empty(), sampler)
     assert torch.equal(out.latents[2:], alone)
+
+
+def test_no_sampler_feels_a_short_run(racing, words, counted):
+    """Those that hang functions of their own on the model too, such as CFG++."""
+    from comfy.samplers import SAMPLER_NAMES
+
+    (model, _), (yes, no) = counted(), (words("a cat"), words(""))
+    alone, marks = [], ((1, 0.7), (2, 0.5))
+    for sampler in SAMPLER_NAMES:
+        plan = {**racing.PLAN, "steps": 4, "cfg": 1.5, "sampler_name": sampler}
+        task = racing.ksampler_task(model, yes, no, racing.empty(), [6, 7], **plan, at_once=1)
+        if task.why_alone:
+            alone.append(sampler)
+            continue
+        assert not racing.why_none(task), sampler
+        without = racing.run(task, marks, racing.drop_to(2, 1))
+        out = racing.run(task, marks, racing.drop_to(2, 1), ahead=2)
+        assert out.computed > without.computed, sampler
+        assert out.live == without.live == (1,), sampler
+        assert torch.equal(out.latents[1:], without.latents[1:]), sampler
+    assert alone == ["dpm_adaptive"]
 
 
 def test_many_rows_at_once_stay_within_the_tolerance(racing, words, counted):

@@ -16,6 +16,8 @@ from .sampling_task import Task, masks
 _KEY = "latent_critic_ahead"
 #: Guidance that remembers what it was asked before: file and function of ComfyUI's own nodes.
 _REMEMBERS = ("nodes_apg", "pre_cfg_function")
+#: What CFG++ samplers add to the model's options: a function that writes what they see into the sampler.
+_OF_SAMPLERS = ("sampler_post_cfg_function", "disable_cfg1_optimization")
 
 
 def why_none(task: Task) -> str:
@@ -74,7 +76,7 @@ class ShortRun:
         if self._question is None or not levels:
             return x0
         (x, sigma), first = self._question, x0
-        options, seed = self._options
+        options, seed = _without_samplers_own(self._options[0], guider.model_options), self._options[1]
         for level in levels:
             to = torch.full_like(sigma, level)
             x = x0 + _wide(to / sigma, x) * (x - x0)
@@ -97,6 +99,12 @@ class ShortRun:
             return x0
         mask = comfy.sampler_helpers.prepare_mask(mask, x0.shape, x0.device)
         return x0 * mask + first * (1 - mask)
+
+
+def _without_samplers_own(options: dict[str, Any], before: dict[str, Any]) -> dict[str, Any]:
+    """The options as the guider had them before the sampler hung its own function on them."""
+    kept = {name: value for name, value in options.items() if name not in _OF_SAMPLERS}
+    return kept | {name: before[name] for name in _OF_SAMPLERS if name in before}
 
 
 def _wide(values: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
