@@ -127,6 +127,20 @@ def test_where_it_would_leave_a_trace_there_is_none(racing, words, counted):
     assert out.computed == out.asked
 
 
+@pytest.mark.parametrize("seeds", [[5], [5, 6]])
+def test_a_step_cache_hears_nothing_of_it(racing, words, counted, seeds):
+    """Neither with one candidate, nor where several are sampled one by one."""
+    from comfy_extras.nodes_easycache import EasyCacheNode
+
+    (model, _), (yes, no) = counted(), (words("a cat"), words(""))
+    cached = EasyCacheNode.execute(model, 0.9, 0.0, 1.0, False).result[0]
+    task = racing.ksampler_task(cached, yes, no, racing.empty(), seeds, **racing.PLAN, sampler_name="euler")
+    assert "a step cache" in racing.why_none(task)
+    out = racing.run(task, ((1, 1.0), (3, 1.0)), racing.drop_to(*[1] * 2 * len(seeds)), ahead=2)
+    for row, seed in enumerate(seeds):
+        assert torch.equal(out.latents[row : row + 1], racing.lone(cached, seed, yes, no, racing.empty()))
+
+
 def test_a_probe_hears_nothing_of_it(racing, words, counted):
     """What a probe reads of the sampling is the same: its levels lie on the way of the short run too."""
     from latent_critic.core.hosts.comfyui.probe import probe_model

@@ -10,7 +10,7 @@ import torch
 from comfy.patcher_extension import WrappersMP
 
 from ..short_run import leaps
-from .coupling import conditions
+from .coupling import conditions, why_alone
 from .sampling_task import Task, masks
 
 _KEY = "latent_critic_ahead"
@@ -26,8 +26,9 @@ def why_none(task: Task) -> str:
     Asking out of turn must leave no trace in what the running candidates become.
     """
     sigmas = task.sigmas
-    if task.why_alone:
-        return task.why_alone
+    # Of one candidate too, which samples alone in any case: a step cache counts every call.
+    if alone := why_alone(task.guider, task.sampler, task.latent):
+        return alone
     if len(sigmas) > 1 and float(sigmas[-1]) > float(sigmas[0]):
         return "the schedule goes towards noise"
     if any(condition.get("hooks") is not None for condition in conditions(task.guider)):
