@@ -22,7 +22,7 @@ from ..core.hosts.comfyui.facts import fingerprint
 from ..core.hosts.comfyui.sampling_task import Task
 from ..core.methods.contract import Scorer
 from ..core.records import ScoreBatch
-from ..core.selection.looks import Looks, Mark
+from ..core.selection.looks import Looks, Mark, until_none_can_drop
 from ..core.selection.race import Candidate, Race, RacePolicy
 from ..core.selection.race_log import headline, to_dict, to_text
 from ._history import places_among_previews, remember
@@ -109,6 +109,8 @@ class _Run:
         if self.told.looks.at and not marks:
             notes.append(f"{self.task.steps} steps leave no room for a look, so everybody was finished.")
         if not self.alone:
+            if mode == "off":
+                marks = self._that_can_drop(marks)
             if any(mark.ahead for mark in marks) and (why := why_none(self.task)):
                 notes.append(f"Predicted clean images were looked at, without preview steps: {why}.")
                 return tuple(mark._replace(ahead=0) for mark in marks)
@@ -117,6 +119,13 @@ class _Run:
         # Rows of one seed act on one another here: dropping some of them would change the others.
         droppable = mode == "of history" and self.task.per_seed == 1
         return tuple(Mark(mark.step) for mark in marks) if droppable else ()
+
+    def _that_can_drop(self, marks: tuple[Mark, ...]) -> tuple[Mark, ...]:
+        found = until_none_can_drop(marks, len(self.race.candidates), max(1, self.told.policy.least))
+        if len(found) < len(marks):
+            steps = ", ".join(str(mark.step) for mark in marks[len(found) :])
+            self.race.notes.append(f"No look after step {steps}: nobody could be dropped there.")
+        return found
 
     def _look(self, moment: Moment, live: list[int]) -> Sequence[int]:
         stack = self._decoded(moment.clean(live))

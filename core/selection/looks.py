@@ -55,7 +55,8 @@ class Looks:
         """Rising; at least one step before each, and at least one step left.
 
         Looks that fall on one step become one, whose share is their product: few steps do not mean fewer dropped. It
-        tries as many extra steps as the one of them that tries most.
+        tries as many extra steps as the one of them that tries most, but no more than half of the steps that are left:
+        of few steps a short run would cost more than it saves.
         """
         shares = self.keep * len(self.at) if len(self.keep) == 1 else self.keep
         tries = (*self.ahead, *[self.ahead[-1]] * len(self.at))
@@ -65,7 +66,20 @@ class Looks:
             if step < steps:
                 before = found.get(step, Mark(step))
                 found[step] = Mark(step, before.share * share, max(before.ahead, ahead))
-        return tuple(found.values())
+        return tuple(mark._replace(ahead=min(mark.ahead, (steps - mark.step) // 2)) for mark in found.values())
+
+
+def until_none_can_drop(marks: Sequence[Mark], candidates: int, least: int) -> tuple[Mark, ...]:
+    """The marks up to the last one at which somebody is dropped, when the shares alone decide.
+
+    Args:
+        marks: Rising.
+        candidates: Live at the start, ≥ 1.
+        least: At least so many go on, ≥ 1.
+    """
+    live = Halving(tuple(mark.share for mark in marks), least).counts(candidates)
+    drops = [place for place, (before, after) in enumerate(pairwise(live), 1) if after < before]
+    return tuple(marks[: drops[-1] if drops else 0])
 
 
 def parse_numbers(text: str, what: str) -> tuple[float, ...]:

@@ -139,25 +139,33 @@ def test_the_saved_share_is_what_the_network_did_not_compute(run_workflow, graph
 
 @pytest.mark.parametrize("node", ["LatentCriticBestOfN", "LatentCriticBestOfNCustom"])
 def test_preview_steps_are_counted_and_change_no_winner(run_workflow, graph, node):
-    plain = {"n": 4, "looks": "0.2, 0.6", "shares": "1", "rows_at_once": 1}
+    plain = {"n": 4, "looks": "0.2, 0.6", "shares": "1, 0.75", "rows_at_once": 1}
     without = run_workflow(graph(node, **plain))
     assert without.success, without.error
-    assert log_of(without)["saved"] == 0
+    assert log_of(without)["calls_made"] == 4 * 3 + 3 * 2
     TestCountedModel.rows.clear()
     tried = run_workflow(graph(node, **plain, preview_steps="2"))
     log = log_of(tried)
-    # Of 5 steps: 2 more after the first, 2 more after the third, for each of 4.
-    assert log["calls_made"] == sum(TestCountedModel.rows) / 2 == 20 + 4 * 2 + 4 * 2
+    # Of 5 steps: 2 more after the first, 1 more after the third, where only 2 are left, for each of 4.
+    assert log["calls_made"] == sum(TestCountedModel.rows) / 2 == 18 + 4 * 2 + 4 * 1
     assert log["calls_of_all"] == 20
-    assert log["saved"] == pytest.approx(-16 / 20)
+    assert log["saved"] == pytest.approx(-10 / 20)
     assert tried.kept["seed_used"] == without.kept["seed_used"]
     assert torch.equal(tried.kept["latent"][0]["samples"], without.kept["latent"][0]["samples"])
     each = log_of(run_workflow(graph(node, **plain, preview_steps="1, 2")))
-    assert each["calls_made"] == 20 + 4 * 1 + 4 * 2
+    assert each["calls_made"] == 18 + 4 * 1 + 4 * 1
     looks = [[row["looks"] for row in log_of(run)["candidates"]] for run in (without, tried)]
     assert looks[0] != looks[1]
-    finals = [[row["score"] for row in log_of(run)["candidates"]] for run in (without, tried)]
-    assert finals[0] == finals[1]
+
+
+def test_nobody_is_looked_at_where_nobody_can_be_dropped(run_workflow, graph):
+    for widgets in ({"n": 1}, {"n": 4, "finish_at_least": 4}):
+        run = run_workflow(graph(**widgets, preview_steps="2"))
+        assert run.success, run.error
+        log = log_of(run)
+        assert log["looks"] == []
+        assert log["calls_made"] == log["calls_of_all"] == 5 * widgets["n"]
+        assert log["notes"] == ["No look after step 1, 3: nobody could be dropped there."]
 
 
 def test_a_prompt_without_preview_steps_is_as_before(run_workflow, graph):

@@ -7,9 +7,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from latent_critic.core.errors import BadInput
+from latent_critic.core.hosts.short_run import leaps
 from latent_critic.core.records import Score, ScoreBatch, ScoreSpec
 from latent_critic.core.selection.abort import LEAST_HISTORY, EarlyAbort, quantile
-from latent_critic.core.selection.looks import Looks, parse_counts, parse_numbers
+from latent_critic.core.selection.halving import Halving
+from latent_critic.core.selection.looks import Looks, Mark, parse_counts, parse_numbers, until_none_can_drop
 from latent_critic.core.selection.race import Candidate, Race, RacePolicy
 from latent_critic.core.selection.race_log import headline, rows, to_dict, to_text
 
@@ -34,8 +36,8 @@ def race(count, **policy):
     [
         ((0.2, 0.4), (0.5, 0.25), 10, ((2, 0.5, 1), (4, 0.25, 2))),
         ((0.2, 0.4), (0.5,), 10, ((2, 0.5, 1), (4, 0.5, 2))),
-        ((0.2, 0.4), (0.5, 0.25), 3, ((1, 0.125, 2),)),  # both after step 1
-        ((0.1, 0.9), (0.5,), 2, ((1, 0.5, 1),)),  # 0.9 of 2 is the end
+        ((0.2, 0.4), (0.5, 0.25), 3, ((1, 0.125, 1),)),  # both after step 1
+        ((0.1, 0.9), (0.5,), 2, ((1, 0.5, 0),)),  # 0.9 of 2 is the end
         ((0.5,), (0.5,), 1, ()),
         ((), (), 10, ()),
         ((0.5,), (0.5,), 0, ()),
@@ -43,7 +45,39 @@ def race(count, **policy):
 )
 def test_marks(at, keep, steps, marks):
     assert Looks(at, keep, (1, 2)).marks(steps) == Looks(at, keep, (1, 2, 9)).marks(steps) == marks
-    assert [mark.ahead for mark in Looks(at, keep, (3,)).marks(steps)] == [3] * len(marks)
+    assert all(mark.ahead == min(3, (steps - mark.step) // 2) for mark in Looks(at, keep, (3,)).marks(steps))
+
+
+def calls(steps, candidates, least=1):
+    """Denoiser calls of a run with the default looks: those of the live ones, and those of the short runs."""
+    marks = until_none_can_drop(Looks().marks(steps), candidates, least)
+    live = Halving(tuple(mark.share for mark in marks), least).counts(candidates)
+    ends = [*(mark.step for mark in marks), steps]
+    way = sum(count * (end - start) for count, start, end in zip(live, [0, *ends], ends, strict=False))
+    tried = (count * len(leaps(mark.step, steps, mark.ahead)) for count, mark in zip(live, marks, strict=False))
+    return way + sum(tried)
+
+
+@pytest.mark.parametrize("candidates", [1, 2, 3, 16])
+@pytest.mark.parametrize("steps", [2, 3, 4, 6, 10, 20])
+def test_the_default_looks_never_cost_more_than_they_save(steps, candidates):
+    assert calls(steps, candidates) <= steps * candidates
+    assert calls(steps, candidates, least=candidates) == steps * candidates
+    if candidates == 1:
+        assert calls(steps, candidates) == steps
+
+
+def test_what_the_default_looks_cost_by_hand():
+    assert calls(10, 16) == 16 * (1 + 1) + 5 * (1 + 2) + 2 * 8 == 63
+    assert calls(20, 16) == 16 * (2 + 1) + 5 * (2 + 2) + 2 * 16 == 100
+    assert calls(10, 3) == 3 * (1 + 1) + 9
+
+
+def test_looks_end_where_nobody_can_be_dropped():
+    marks = (Mark(1, 1.0), Mark(2, 0.5), Mark(3, 0.5), Mark(4, 1.0))
+    assert until_none_can_drop(marks, 4, 1) == marks[:3]
+    assert until_none_can_drop(marks, 4, 2) == marks[:2]
+    assert until_none_can_drop(marks, 4, 9) == until_none_can_drop(marks, 1, 1) == ()
 
 
 @pytest.mark.parametrize(
