@@ -141,6 +141,21 @@ def test_a_step_cache_hears_nothing_of_it(racing, words, counted, seeds):
         assert torch.equal(out.latents[row : row + 1], racing.lone(cached, seed, yes, no, racing.empty()))
 
 
+def test_a_control_net_of_others_may_follow_the_steps(racing, words, counted):
+    from comfy.controlnet import ControlBase
+
+    class Following(ControlBase):
+        pass
+
+    (model, _), ((cat,), no) = counted(), (words("a cat"), words(""))
+    behind = ControlBase()
+    behind.previous_controlnet = Following()
+    for control, refused in ((ControlBase(), False), (Following(), True), (behind, True)):
+        yes = [[cat[0], {**cat[1], "control": control}]]
+        task = racing.ksampler_task(model, yes, no, racing.empty(), [5, 6], **racing.PLAN, sampler_name="euler")
+        assert ("(Following)" in racing.why_none(task)) == refused
+
+
 def test_a_probe_hears_nothing_of_it(racing, words, counted):
     """What a probe reads of the sampling is the same: its levels lie on the way of the short run too."""
     from latent_critic.core.hosts.comfyui.probe import probe_model

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import comfy.sampler_helpers
@@ -20,6 +20,10 @@ _REMEMBERS = ("nodes_apg", "pre_cfg_function")
 _OF_SAMPLERS = ("sampler_post_cfg_function", "disable_cfg1_optimization")
 
 
+#: Modules and packages of ControlNets that answer each question by itself; others may count the steps.
+_CONTROLS = ("comfy.controlnet", "comfy.t2i_adapter")
+
+
 def why_none(task: Task) -> str:
     """Why there is no short run, for the user; empty when there can be one.
 
@@ -33,11 +37,24 @@ def why_none(task: Task) -> str:
         return "the schedule goes towards noise"
     if any(condition.get("hooks") is not None for condition in conditions(task.guider)):
         return "hooks on a condition follow the sampling step by step"
+    for control in _controls(task.guider):
+        home = type(control).__module__
+        if not any(home == known or home.startswith(known + ".") for known in _CONTROLS):
+            return f"its ControlNet ({type(control).__name__}) is not one of ComfyUI's own and may follow the steps"
     for function in task.guider.model_options.get("sampler_pre_cfg_function", ()):
         code = getattr(function, "__code__", None)
         if code is not None and _REMEMBERS[0] in code.co_filename and code.co_name == _REMEMBERS[1]:
             return "its guidance remembers earlier steps"
     return ""
+
+
+def _controls(guider: Any) -> Iterator[Any]:
+    """All ControlNets of all conditions, with those chained behind them."""
+    for condition in conditions(guider):
+        control = condition.get("control")
+        while control is not None:
+            yield control
+            control = getattr(control, "previous_controlnet", None)
 
 
 class ShortRun:
