@@ -11,10 +11,12 @@ from pathlib import Path
 
 from ..errors import BadInput
 
+_MARK = "LATENT_CRITIC_INSIDE_COMFYUI"
+
 
 def is_inside() -> bool:
-    """Whether this process was started so: ComfyUI has been told its device."""
-    return "comfy.cli_args" in sys.modules
+    """Whether this process was started so, and ComfyUI has been told its device."""
+    return os.environ.get(_MARK) == "1" and "comfy.cli_args" in sys.modules
 
 
 def run_inside(folder: Path, given: Sequence[str]) -> int:
@@ -29,7 +31,7 @@ def run_inside(folder: Path, given: Sequence[str]) -> int:
     if not (folder / "comfy" / "samplers.py").is_file():
         raise BadInput("a ComfyUI folder (the one that holds main.py)", str(folder), "Fix the path.")
     # Nothing in the folder that the user is in may take the name of one of ComfyUI's modules (Python 3.11 and later).
-    settings = {**os.environ, "PYTHONPATH": str(folder), "PYTHONSAFEPATH": "1"}
+    settings = {**os.environ, "PYTHONPATH": str(folder), "PYTHONSAFEPATH": "1", _MARK: "1"}
     command = launch.command(f"{__package__}.main", *given)
     return subprocess.run(command, env=settings, check=False).returncode
 
