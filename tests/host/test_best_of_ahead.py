@@ -156,6 +156,25 @@ def test_a_control_net_of_others_may_follow_the_steps(racing, words, counted):
         assert ("(Following)" in racing.why_none(task)) == refused
 
 
+def test_a_row_that_overflows_is_looked_at_as_predicted(racing, words, counted):
+    (model, rows), (yes, no) = counted(), (words("a cat"), words(""))
+    task = racing.ksampler_task(model, yes, no, racing.empty(), [5, 6], **racing.PLAN, sampler_name="euler", at_once=1)
+    plain, broken, whole = racing.drop_to(2), racing.drop_to(2), racing.drop_to(2)
+    racing.run(task, ((1, 1.0),), plain)
+    racing.run(task, ((1, 1.0),), whole, ahead=2)
+    rows.clear()
+
+    def overflow(module, args, named, out):
+        return out * float("nan") if len(rows) == 3 else out  # the first leap of the first row
+
+    model.model.diffusion_model.register_forward_hook(overflow, with_kwargs=True)
+    racing.run(task, ((1, 1.0),), broken, ahead=2)
+    found = broken.seen[0][4]
+    assert torch.equal(found[0], plain.seen[0][4][0])
+    assert torch.equal(found[1], whole.seen[0][4][1])
+    assert not torch.equal(found[1], plain.seen[0][4][1])
+
+
 def test_a_probe_hears_nothing_of_it(racing, words, counted):
     """What a probe reads of the sampling is the same: its levels lie on the way of the short run too."""
     from latent_critic.core.hosts.comfyui.probe import probe_model

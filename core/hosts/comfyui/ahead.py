@@ -101,7 +101,9 @@ class ShortRun:
             # Behind what watches the sampling, such as a probe: this is none of it.
             found = guider.predict_noise(x, to, model_options=options, seed=seed)
             x0, sigma = self._masked(found, first), to
-        return x0
+        # Half precision may overflow on the way: such a row is looked at as the sampler predicted it.
+        whole = torch.isfinite(x0).flatten(1).all(1)
+        return torch.where(_wide(whole, x0), x0, first)
 
     def _levels(self, begun: int, ahead: int) -> Sequence[float]:
         if self._question is None:
