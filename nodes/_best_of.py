@@ -96,8 +96,10 @@ class _Run:
         stack = self._decoded(sampled.latents[list(sampled.live)]) if sampled.live else Stack((), batched=False)
         found = self._scored(stack.channels_first()) if len(stack) else ScoreBatch(self.scorer.spec, ())
         seeds = [self.race.candidates[row].seed for row in sampled.live]
-        told = [of_guider(task.guider)] * len(stack)
-        self.race.finish(remember(stack, found.with_seeds(seeds), conditionings=told) if len(stack) else found)
+        if len(stack):
+            found = found.with_seeds(seeds)
+            found = remember(stack, found, conditionings=lambda: [of_guider(task.guider)] * len(stack))
+        self.race.finish(found)
         return self._results(sampled, stack)
 
     def _marks(self) -> tuple[Mark, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -35,11 +35,12 @@ def remember(
     images: Stack,
     batch: ScoreBatch,
     prompts: Sequence[str] | None = None,
-    conditionings: Sequence[str] | None = None,
+    conditionings: Callable[[], Sequence[str | None]] | None = None,
 ) -> ScoreBatch:
     """Record new scores; the same scores, each with its percentile among those before it, where these are enough.
 
-    ``conditionings``: hashes of what the images were sampled with, where the node knows no prompt. A history that
+    ``conditionings``: makes hashes of what the images were sampled with, where the node knows no prompt; it is asked
+    only when the history is on. A history that
     cannot be written is a warning, once, and never an error.
     """
     found = _recorded(images, batch, prompts, conditionings)
@@ -64,14 +65,14 @@ def _recorded(
     images: Stack,
     batch: ScoreBatch,
     prompts: Sequence[str] | None = None,
-    conditionings: Sequence[str] | None = None,
+    conditionings: Callable[[], Sequence[str | None]] | None = None,
 ) -> list[Standing | None]:
     try:
         path = history_file()
         if path is not None:
             history = History(path, set_damaged_aside=True, timeout=_PATIENCE)
             hashes = [pixel_hash(single) for single in images.singles]
-            return history.record(batch, hashes, prompts, conditionings=conditionings)
+            return history.record(batch, hashes, prompts, conditionings=conditionings and conditionings())
     except LatentCriticError as error:
         _warn(f"The history of scores is not written: {error} ({VARIABLE}=off switches it off.)")
     return [None] * len(batch)

@@ -65,8 +65,11 @@ def judged(
     found = latents_at_door(latents, len(stack))
     assert found is not None
     rows = tuple((which, row) for which, one in enumerate(latents) for row in range(len(one["samples"])))
-    hashes = [of_conditioning(each) for each in positive]
-    told = [hashes[min(which, len(hashes) - 1)] for which, _ in rows] if hashes else None
+
+    def told() -> list[str | None]:
+        hashes = [of_conditioning(each) for each in positive] or [None]
+        return [hashes[min(which, len(hashes) - 1)] for which, _ in rows]
+
     scores, _hint = scores_for(stack, [scorer], None, seeds=[seed], conditionings=told)
     return JudgedAttempt(
         seed=seed,

@@ -42,12 +42,12 @@ def scores_for(
     seeds: Sequence[Any] | None = None,
     judge: Callable[[], Scorer] = builtin_judge,
     check: Callable[[ScoreSpec], None] | None = None,
-    conditionings: Sequence[str] | None = None,
+    conditionings: Callable[[], Sequence[str | None]] | None = None,
 ) -> tuple[ScoreBatch, str]:
     """Scores of these images, and a hint for the user (empty when there is nothing to say).
 
-    ``check`` sees what the scores will mean before any image is scored, and may raise. ``conditionings`` are hashes for
-    the history, where no prompt is known.
+    ``check`` sees what the scores will mean before any image is scored, and may raise. ``conditionings`` makes hashes
+    for the history, where no prompt is known; it is asked only when the history is on.
 
     Raises:
         BadInput: both a scorer and scores, something else than these, or scores of other images.

@@ -90,7 +90,7 @@ class History:
         images: Sequence[str | None],
         prompts: Sequence[str] | None = None,
         at: float | None = None,
-        conditionings: Sequence[str] | None = None,
+        conditionings: Sequence[str | None] | None = None,
     ) -> list[Standing | None]:
         """Add the scores of a batch that are new; tell where each stands among those that were there before.
 
@@ -99,8 +99,8 @@ class History:
             images: A hash of each image's pixels; ``None`` where there is none: such a score always counts as new.
             prompts: The prompt of each image, of which a hash is stored.
             at: Unix seconds; now when left out.
-            conditionings: Where no prompt is known: a hash of what each image was made from. It is stored with ``c:``
-                before it, so that it is never taken for the hash of a text.
+            conditionings: Where no prompt is known: a hash of what each image was made from, ``None`` where there is
+                none. It is stored with ``c:`` before it, so that it is never taken for the hash of a text.
 
         Returns:
             For each score its standing; ``None`` without a value or without an earlier score.
@@ -108,7 +108,7 @@ class History:
         for what, items in (("image hashes", images), ("prompts", prompts), ("conditionings", conditionings)):
             if items is not None and len(items) != len(batch):
                 raise BadInput(f"{len(batch)} {what}", str(len(items)), "Give one per score.")
-        texts = [None] * len(batch) if conditionings is None else [f"c:{found}" for found in conditionings]
+        texts = [found if found is None else f"c:{found}" for found in conditionings or [None] * len(batch)]
         texts = texts if prompts is None else [hashed(prompt) for prompt in prompts]
         entries = list(zip(batch, images, texts, strict=True))
         when = time.time() if at is None else at

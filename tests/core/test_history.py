@@ -84,6 +84,8 @@ def test_a_conditioning_is_never_taken_for_a_text(history):
     found = [row["prompt"] for row in history.query()]
     assert found[1:] == ["c:" + "0" * 32, "c:" + "f" * 32]
     assert ":" not in found[0]
+    history.record(batch(1.0, 2.0), ["d", "e"], conditionings=[None, "1" * 32])
+    assert {row["prompt"] for row in history.query()[:2]} == {None, "c:" + "1" * 32}
     with pytest.raises(BadInput, match="2 conditionings"):
         history.record(batch(1.0, 2.0), ["a", "b"], conditionings=["f"])
 

@@ -57,6 +57,18 @@ def test_whatever_changes_the_picture_changes_the_hash(rooms):
     assert found(control=object()) == found(control=object())  # nothing depends on where an object lies
 
 
+def test_what_has_no_hash_fails_nothing(rooms, racing, tiny_model):
+    tensor, holder = torch.ones(1, 3, 4), {}
+    holder["itself"] = holder
+    sparse, meta = torch.eye(3).to_sparse(), torch.ones(2, device="meta")
+    for value in (holder, sparse, meta, 10**5000):
+        entry = [tensor, {"added": value}]
+        assert rooms.of_conditioning([entry]) is None
+        assert rooms.of_guider(racing.guided(tiny_model("sd15", 0), [entry], [entry])) is None
+    assert rooms.of_conditioning([[sparse, {}]]) is None
+    assert rooms.of_conditioning([[tensor, {}, "a third part"]]) == rooms.of_conditioning([[tensor, {}]])
+
+
 def test_any_type_of_tensor(rooms):
     for dtype in (torch.float32, torch.bfloat16, torch.float16, torch.int64, torch.bool):
         tensor = torch.ones(2, 3).to(dtype)

@@ -369,6 +369,15 @@ def test_finished_images_are_remembered_and_previews_are_not(run_workflow, graph
     assert [row["prompt"][:2] for row in found] == ["c:"]
 
 
+def test_no_hash_is_made_for_a_history_that_is_off(run_workflow, graph, pack, monkeypatch):
+    asked = []
+    monkeypatch.setenv("LATENT_CRITIC_HISTORY", "off")
+    monkeypatch.setattr(pack("nodes._best_of"), "of_guider", asked.append)
+    run = run_workflow(graph())
+    assert run.success, run.error
+    assert asked == []
+
+
 def test_early_abort_by_history(run_workflow, graph, history):
     learning = graph(n=24, shares="1", looks="0.4", early_abort="of history", abort_quantile=0.5, finish_at_least=0)
     run = run_workflow(learning)

@@ -3,35 +3,46 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+import logging
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 
+_LOG = logging.getLogger(__name__)
 #: What ComfyUI's guiders put beside a condition; the first is new in every run.
 _OWN = ("uuid", "model_conds")
 
 
-def of_conditioning(conditioning: Iterable[Any]) -> str:
-    """CONDITIONING [[tensor, options], …] → its hash, 32 hexadecimal digits.
+def of_conditioning(conditioning: Iterable[Any]) -> str | None:
+    """CONDITIONING [[tensor, options], …] → its hash, 32 hexadecimal digits; ``None`` where it holds what has none.
+
+    Such as tensors without plain values (sparse, nested, meta), or an option that holds itself.
 
     The tensors to the last bit, and every number, text and tensor among the options (areas, strengths, parts of the
     schedule). Of other objects, such as a ControlNet, only that there is one. The same text gives the same hash as
     long as the same text encoder encodes it in the same way.
     """
-    return _digest([{**options, "cross_attn": tensor} for tensor, options in conditioning])
+    # Some packs write a third part, which no sampler reads.
+    return _digest(lambda: [{**entry[1], "cross_attn": entry[0]} for entry in conditioning])
 
 
-def of_guider(guider: Any) -> str:
+def of_guider(guider: Any) -> str | None:
     """The hash of a GUIDER's conditions without the negative one: for CFGGuider that of its positive CONDITIONING."""
-    asked = [each for name, conditions in guider.original_conds.items() if name != "negative" for each in conditions]
-    return _digest([{"cross_attn": None, **each} for each in asked])
+    known = guider.original_conds.items()
+    return _digest(
+        lambda: [{"cross_attn": None, **each} for name, all_ in known if name != "negative" for each in all_]
+    )
 
 
-def _digest(conditions: list[dict[str, Any]]) -> str:
+def _digest(conditions: Callable[[], list[dict[str, Any]]]) -> str | None:
     found = hashlib.sha256()
-    for condition in conditions:
-        _feed(found, {name: value for name, value in condition.items() if name not in _OWN})
+    try:
+        for condition in conditions():
+            _feed(found, {name: value for name, value in condition.items() if name not in _OWN})
+    except (TypeError, ValueError, RuntimeError) as error:  # RecursionError and NotImplementedError among the last
+        _LOG.debug("No hash of a conditioning: %r", error)
+        return None
     return found.hexdigest()[:32]
 
 
