@@ -136,7 +136,8 @@ class _Run:
         if self.told.policy.abort.mode == "of history":
             at = {
                 "step": moment.step,
-                "preview_steps": moment.ahead,
+                # Only where there are some: what was remembered without them still counts.
+                **({"preview_steps": moment.ahead} if moment.ahead else {}),
                 "steps": self.race.steps,
                 "sigma": f"{moment.sigma:.4g}",
                 "sampler": self.told.sampler,

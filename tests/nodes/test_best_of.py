@@ -387,6 +387,7 @@ def test_early_abort_by_history(run_workflow, graph, history):
     spec_of = history.specs()
     apart = {digest for digest, spec in spec_of.items() if "preview" in spec.settings}
     assert len(apart) == 1
+    assert all("preview_steps" not in spec_of[digest].settings["preview"] for digest in apart)
     assert sum(row["spec"] in apart for row in history.query()) == 24
     again = graph(
         n=6, shares="1", looks="0.4", early_abort="of history", abort_quantile=0.5, finish_at_least=0, seed=900
