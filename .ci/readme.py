@@ -56,10 +56,16 @@ def accuracy_table(rows: Iterable[Mapping[str, Any]]) -> str:
     ]
     for row in rows:
         interval = f"{row['srcc']:.3f} ({row['srcc_low']:.3f} – {row['srcc_high']:.3f})"
-        scorer = f"`{row['scorer']}`" + (f" on {row['backbone']}" if row.get("backbone") else "")
+        scorer = f"`{row['scorer']}`" + (f" on `{_family(row['backbone'])}`" if row.get("backbone") else "")
         others = " | ".join("–" if row[key] is None else f"{row[key]:.3f}" for key in ("plcc", "krcc", "rmse"))
         lines.append(f"| {scorer} | {row['data']} {row['split']} | {row['n']:,} | {interval} | {others} |")
     return "\n".join(lines)
+
+
+def _family(backbone: str) -> str:
+    """The family in a fingerprint's text, ``lc1:FAMILY:…``; any other name as it is."""
+    parts = backbone.split(":")
+    return parts[1] if len(parts) > 1 else backbone
 
 
 def shipped_figures() -> list[dict[str, Any]]:
