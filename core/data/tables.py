@@ -104,6 +104,7 @@ def mat(path: Path, name: str) -> ndarray:
         return np.ravel(loadmat(path, squeeze_me=True)[name])
     except KeyError as error:
         raise UnreadableFile(f"{name} in {path.name}", "no such array", "Use the authors' own file.") from error
+    # scipy trusts what a damaged file says of its sizes and types, and fails wherever that leads.
     except (OSError, ValueError, TypeError, NotImplementedError, IndexError, MatReadError, zlib.error) as error:
         got = "no such file" if not path.exists() else f"{type(error).__name__}: {error}"
         raise UnreadableFile(f"the MATLAB file {path.name}", got, f"Look into {path.parent}.") from error

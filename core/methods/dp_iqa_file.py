@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +12,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ..errors import BadInput, UnreadableFile
+from ..errors import BadInput
 from ..files import whole_file
 from ..heads.head import HeadMeta
 from .dp_iqa_head import REDUCER, DpHead, DpNets, DpShape
 from .dp_iqa_settings import DpSettings
+from .trained_file import check_finite, meta_facts, plain_facts, read_trained
 
 FORMAT = 1
 KEY = "latent_critic_dp_iqa"
@@ -40,18 +40,13 @@ def save_dp_iqa(path: str | Path, head: DpHead) -> None:
         raise BadInput("a head of our own training", "the authors' weights", "Keep their file; it is academic use.")
     told = {
         "format": FORMAT,
-        **_plain(head.meta),
+        **plain_facts(head.meta),
         "taps": list(head.taps),
         "reducers": [REDUCER],
         "shape": head.nets.shape.to_dict(),
     }
     with whole_file(path) as temporary:
         save_file(_tensors(head.nets), temporary, metadata={KEY: json.dumps(told, allow_nan=False)})
-
-
-def _plain(meta: HeadMeta) -> dict[str, Any]:
-    told = asdict(meta)
-    return {**told, **{name: dict(told[name]) for name in ("validation", "settings", "identity")}}
 
 
 def _tensors(nets: DpNets) -> dict[str, Tensor]:
@@ -85,32 +80,15 @@ def load_dp_iqa(path: str | Path) -> DpHead:
     Raises:
         UnreadableFile: missing, torn, or no DP-IQA head of a known format.
     """
-    path = Path(path)
-    try:
-        with safe_open(path, framework="pt") as handle:
-            told = _told(handle.metadata() or {})
-            tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 (not a dict)
-        return _head(told, tensors)
-    except (OSError, SafetensorError, RuntimeError, ValueError, TypeError, KeyError) as error:
-        got = "no such file" if not path.exists() else f"{type(error).__name__}: {str(error)[:300]}"
-        raise UnreadableFile(f"a DP-IQA head at {path}", got, _REMEDY) from error
-
-
-def _told(metadata: Mapping[str, str]) -> dict[str, Any]:
-    if KEY not in metadata:
-        raise BadInput("a DP-IQA head's facts in the metadata", "none", "The authors' files load by themselves.")
-    told = json.loads(metadata[KEY])
-    if told.get("format") != FORMAT:
-        raise BadInput(f"head format {FORMAT}", str(told.get("format")), "Update the package, or train it again.")
-    return told
+    return read_trained(
+        Path(path), _head, what="a DP-IQA head", key=KEY, form=FORMAT,
+        foreign="The authors' files load by themselves.", remedy=_REMEDY,
+    )  # fmt: skip
 
 
 def _head(told: dict[str, Any], tensors: Mapping[str, Tensor]) -> DpHead:
-    known = {name: value for name, value in told.items() if name in HeadMeta.__dataclass_fields__}
-    known |= {"sigmas": tuple(known["sigmas"]), "scale": tuple(known["scale"]) if known["scale"] else None}
-    broken = [name for name, value in tensors.items() if not bool(value.isfinite().all())]
-    if broken:
-        raise BadInput("finite values", f"NaN or infinity in {broken[0]}", _REMEDY)
+    known = meta_facts(told)
+    check_finite(tensors, _REMEDY)
     with torch.random.fork_rng(devices=[]):  # building draws weights that are overwritten below
         nets = DpNets(DpShape.from_dict(told["shape"]))
     nets.load_state_dict({name: value.float() for name, value in tensors.items()})

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,11 +13,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..backbone.adaptation import CrossLora, Part, SoftPrompts, Where
-from ..errors import BadInput, UnreadableFile
+from ..errors import BadInput
 from ..files import whole_file
 from ..heads.head import HeadMeta
 from .genziqa_head import REDUCER, GenzHead
 from .genziqa_settings import GenzSettings
+from .trained_file import check_finite, meta_facts, plain_facts, read_trained
 
 #: A head for the embedded model.
 SHIPPED = Path(__file__).parents[1] / "assets" / "genziqa" / "critic_ldm.safetensors"
@@ -44,7 +44,7 @@ def save_genziqa(path: str | Path, head: GenzHead, *, half: bool = False) -> Non
         raise BadInput("a file name that ends in .safetensors", path.name, "Rename it.")
     told = {
         "format": FORMAT,
-        **_plain(head.meta),
+        **plain_facts(head.meta),
         "taps": list(head.taps),
         "reducers": [REDUCER],
         "texts": list(head.prompts.texts),
@@ -57,11 +57,6 @@ def save_genziqa(path: str | Path, head: GenzHead, *, half: bool = False) -> Non
             temporary,
             metadata={KEY: json.dumps(told, allow_nan=False)},
         )
-
-
-def _plain(meta: HeadMeta) -> dict[str, Any]:
-    told = asdict(meta)
-    return {**told, **{name: dict(told[name]) for name in ("validation", "settings", "identity")}}
 
 
 def _tensors(head: GenzHead, dtype: torch.dtype) -> dict[str, Tensor]:
@@ -90,36 +85,19 @@ def load_genziqa(path: str | Path) -> GenzHead:
     Raises:
         UnreadableFile: missing, torn, or no GenzIQA head of a known format.
     """
-    path = Path(path)
-    try:
-        with safe_open(path, framework="pt") as handle:
-            told = _told(handle.metadata() or {})
-            tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 (not a dict)
-        return _head(told, tensors)
-    except (OSError, SafetensorError, RuntimeError, ValueError, TypeError, KeyError) as error:
-        got = "no such file" if not path.exists() else f"{type(error).__name__}: {error}"
-        raise UnreadableFile(f"a GenzIQA head at {path}", got, _REMEDY) from error
-
-
-def _told(metadata: Mapping[str, str]) -> dict[str, Any]:
-    if KEY not in metadata:
-        raise BadInput("a GenzIQA head's facts in the metadata", "none", "Import the authors' files first.")
-    told = json.loads(metadata[KEY])
-    if told.get("format") != FORMAT:
-        raise BadInput(f"head format {FORMAT}", str(told.get("format")), "Update the package, or train it again.")
-    return told
+    return read_trained(
+        Path(path), _head, what="a GenzIQA head", key=KEY, form=FORMAT,
+        foreign="Import the authors' files first.", remedy=_REMEDY,
+    )  # fmt: skip
 
 
 def _head(told: dict[str, Any], tensors: Mapping[str, Tensor]) -> GenzHead:
-    known = {name: value for name, value in told.items() if name in HeadMeta.__dataclass_fields__}
-    known |= {"sigmas": tuple(known["sigmas"]), "scale": tuple(known["scale"]) if known["scale"] else None}
+    known = meta_facts(told)
+    check_finite(tensors, _REMEDY)
     context = {
         name.removeprefix("context."): value.float() for name, value in tensors.items() if name.startswith("context.")
     }
     suffix = {name: tuple(map(tuple, tensors[f"suffix.{name}"].tolist())) for name in context}
-    broken = [name for name, value in tensors.items() if value.is_floating_point() and not value.isfinite().all()]
-    if broken:
-        raise BadInput("finite values", f"NaN or infinity in {broken[0]}", _REMEDY)
     prompts = SoftPrompts(context, suffix, tuple(told["texts"]), bool(told.get("padding_mask", False)))
     lora = CrossLora(dict(_layers(tensors)), told["alpha"])
     return GenzHead(HeadMeta(**known), prompts, lora, GenzSettings.from_dict(known["settings"]), tuple(told["taps"]))
