@@ -11,7 +11,6 @@ import copy
 import json
 import logging
 import math
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -33,12 +32,11 @@ from .genziqa_losses import batch_loss
 from .genziqa_world import Alone, World
 from .ldm import state as states
 from .ldm.loop import append, forget_after
+from .stepping import Watch, take_steps
 
 if TYPE_CHECKING:
     from ..backbone.residuals import ResidualBackbone
 
-#: Called with (what, steps done, steps in all, figures); may raise to stop. A stopped run goes on where it was saved.
-Watch = Callable[[str, int, int, dict[str, float]], None]
 _log = logging.getLogger(__name__)
 _STAGE = "dp_iqa"
 _RISE = 50
@@ -81,7 +79,7 @@ def train_dp_iqa(
     """
     run = _Run(request, backbone, watch, world or Alone())
     run.begin()
-    seconds = run.steps()
+    seconds = take_steps(run, request)
     if run.state.step < request.steps:
         return DpResult(None, dict(run.state.notes.get("best", {})), run.state.step, seconds)
     head, validation = run.finish()
@@ -184,24 +182,6 @@ class _Run:
             states.save(self.state, self.file)
 
     # Steps --------------------------------------------------------------------------------------------------------
-
-    def steps(self) -> float:
-        """Step until the request's steps or minutes are used up; returns the seconds per step."""
-        request, began, first = self.request, time.monotonic(), self.state.step
-        saved = began
-        limit = math.inf if request.minutes is None else 60.0 * request.minutes
-        while self.state.step < request.steps and time.monotonic() - began < limit:
-            figures = {"loss": self.one_step()}
-            if self.state.step % request.validate_every == 0 and self.state.step < request.steps:
-                figures |= self.validate()
-            if self.watch is not None:
-                self.watch("training", self.state.step, request.steps, figures)
-            if time.monotonic() - saved > 60.0 * request.save_minutes or "srcc" in figures:
-                self.save()
-                saved = time.monotonic()
-        seconds = (time.monotonic() - began) / max(1, self.state.step - first)
-        self.save()
-        return seconds
 
     def one_step(self) -> float:
         """Draw, forward, backward, clip, step; a step whose gradient is not finite is skipped."""

@@ -10,8 +10,7 @@ from __future__ import annotations
 import copy
 import logging
 import math
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -33,12 +32,11 @@ from .genziqa_result import GenzResult, with_facts
 from .genziqa_world import Alone, World
 from .ldm import state as states
 from .ldm.loop import append, forget_after
+from .stepping import Watch, take_steps
 
 if TYPE_CHECKING:
     from ..backbone.adaptation import AdaptableBackbone
 
-#: Called with (what, steps done, steps in all, figures); may raise to stop. A stopped run goes on where it was saved.
-Watch = Callable[[str, int, int, dict[str, float]], None]
 _log = logging.getLogger(__name__)
 _STAGE = "genziqa"
 #: Held-back pictures on which few levels are compared with the eight published ones.
@@ -62,7 +60,7 @@ def train_genziqa(
     """
     run = _Run(request, backbone, watch, world or Alone())
     run.begin()
-    seconds = run.steps()
+    seconds = take_steps(run, request)
     if run.state.step < request.steps:
         return GenzResult(None, dict(run.state.notes.get("best", {})), run.state.step, seconds)
     head, validation = run.finish()
@@ -142,27 +140,6 @@ class _Run:
         return [Readout(**told) for told in self.state.notes["readouts"]]
 
     # Steps --------------------------------------------------------------------------------------------------------
-
-    def steps(self) -> float:
-        """Step until the request's steps or minutes are used up; returns the seconds per step."""
-        request, began, first = self.request, time.monotonic(), self.state.step
-        saved = began
-        limit = math.inf if request.minutes is None else 60.0 * request.minutes
-        while self.state.step < request.steps and self._has_time(began, limit):
-            figures = {"loss": self.one_step()}
-            if self.state.step % request.validate_every == 0 and self.state.step < request.steps:
-                figures |= self.validate()
-            if self.watch is not None:
-                self.watch("training", self.state.step, request.steps, figures)
-            if time.monotonic() - saved > 60.0 * request.save_minutes or "srcc" in figures:
-                self.save()
-                saved = time.monotonic()
-        seconds = (time.monotonic() - began) / max(1, self.state.step - first)
-        self.save()
-        return seconds
-
-    def _has_time(self, began: float, limit: float) -> bool:
-        return limit == math.inf or self.world.first(time.monotonic() - began < limit)
 
     def one_step(self) -> float:
         """Draw, forward, backward, clip, step; a step whose gradient is not finite is skipped."""

@@ -4,13 +4,10 @@ import importlib
 from dataclasses import replace
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
-from latent_critic.core.data.rated import RatedImage, RatedSet
 from latent_critic.core.errors import BadInput, UnreadableFile
 from latent_critic.core.train.genziqa_losses import LossWeights
-from PIL import Image
 from safetensors.torch import load_file
 
 FEW = ("a photo of a human with lens artifacts", "a photo of a plant with blur artifacts", "a photo of night")
@@ -35,34 +32,14 @@ def few_sentences(monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def backbone(ldm, sizes, tmp_path_factory):
+def backbone(tiny_folder):
     """A random tiny model in a folder, as a backbone with gradients."""
     from latent_critic.core.hosts.diffusers.backbone import DiffusersBackbone
     from latent_critic.core.hosts.diffusers.loading import load_pipeline
-    from latent_critic.core.nets import critic_ldm
 
-    folder = tmp_path_factory.mktemp("model")
-    networks = ldm.models.build(sizes, seed=0)
-    record = {"autoencoder": {"steps": 0}, "denoiser": {"steps": 0}}
-    ldm.bundle.write_bundle(networks, folder, critic_ldm.read_merges(critic_ldm.SHIPPED), record)
-    backbone = DiffusersBackbone(load_pipeline(str(folder)))
-    backbone.folder = folder
+    backbone = DiffusersBackbone(load_pipeline(str(tiny_folder)))
+    backbone.folder = tiny_folder
     return backbone
-
-
-@pytest.fixture(scope="module")
-def rated(tmp_path_factory):
-    """40 pictures of two sizes whose rating is their contrast; groups of two."""
-    folder = tmp_path_factory.mktemp("rated")
-    draw = np.random.default_rng(0)
-    images = []
-    for place in range(40):
-        contrast = draw.uniform(0.05, 1.0)
-        field = draw.uniform(-1, 1, (8, 8 if place % 4 else 12, 3)) * contrast
-        picture = Image.fromarray(((field * 0.5 + 0.5) * 255).astype(np.uint8))
-        picture.resize((field.shape[1] * 8, 64), Image.Resampling.BICUBIC).save(folder / f"{place}.png")
-        images.append(RatedImage(folder / f"{place}.png", 100.0 * contrast, str(place // 2), "all"))
-    return RatedSet("contrasts", tuple(images))
 
 
 @pytest.fixture
