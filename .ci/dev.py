@@ -23,6 +23,7 @@ from steps import ROOT, StepFailed, Timetable, call, say
 
 SHEET = "contact_sheet.png"
 TABLE = "scores.csv"
+MOST_WORKERS = 4  # each imports ComfyUI and holds tiny models: about 2 GB
 
 
 def demo(arguments: argparse.Namespace) -> int:
@@ -88,7 +89,11 @@ class Checks:
             chosen += ["-m", "not e2e"]
         else:
             env["LATENT_CRITIC_BROWSER"] = str(self.browser)
-        call([self.environment.script("pytest"), "--durations=15", *chosen], env=env)
+        cores = os.cpu_count() or 1
+        workers = min(cores, MOST_WORKERS)
+        env.setdefault("OMP_NUM_THREADS", str(cores // workers))
+        parallel = [f"--numprocesses={workers}", "--dist=loadfile"]
+        call([self.environment.script("pytest"), "--durations=15", *parallel, *chosen], env=env)
 
     def _main_command(self) -> None:
         with tempfile.TemporaryDirectory() as scratch:
