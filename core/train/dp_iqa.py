@@ -28,6 +28,7 @@ from .dp_iqa_data import Drawn, draw, split
 from .dp_iqa_forward import Forward
 from .dp_iqa_maps import MapCache
 from .dp_iqa_request import DpRequest
+from .genziqa_data import split_digest
 from .genziqa_losses import batch_loss
 from .genziqa_world import Alone, World
 from .ldm import state as states
@@ -149,7 +150,7 @@ class _Run:
             self.forward.cache.extract(paths, self._tell("features"))
         if self.file.exists():
             states.restore(self.state, self.file)
-            if self.state.notes.get("request") != self.request.digest():
+            if any(self.state.notes.get(name) != told for name, told in self._told().items()):
                 raise BadInput("a run of the same request", f"another one in {self.request.run}", "Name another run.")
             if self.world.main:
                 forget_after(self.log, _STAGE, self.state.step)
@@ -162,7 +163,11 @@ class _Run:
             assert isinstance(best, DpNets)
             best.QFD.standardise(means, deviations)
             self._centre_output()
-        self.state.notes = {"request": self.request.digest(), "best": {}}
+        self.state.notes = {**self._told(), "best": {}}
+
+    def _told(self) -> dict[str, str]:
+        """What a saved state must have in common with this run."""
+        return {"request": self.request.digest(), "split": split_digest([self.part])}
 
     def _centre_output(self) -> None:
         """Begin at the mean rating."""

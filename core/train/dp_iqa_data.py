@@ -29,6 +29,9 @@ class Drawn:
 def split(request: DpRequest) -> Part:
     """Trained on and held back: no group on both sides, and no like contents where the request asks for that.
 
+    Each side comes in an order drawn by the seed: a table of ratings is often sorted, and the decoder's first scale,
+    its calibration and validation take the first pictures of a side.
+
     Raises:
         BadInput: too few pictures, or ratings that are all alike.
         MissingDependency: scikit-learn is not installed.
@@ -41,7 +44,9 @@ def split(request: DpRequest) -> Part:
     if request.content:
         numbers = _contents(images, request)
     kept, held = split_by_group(numbers, request.share, request.seed)
-    part = Part(request.data.name, tuple(images[i] for i in kept), tuple(images[i] for i in held))
+    mixed = np.random.default_rng([request.seed, 4])
+    sides = (tuple(images[i] for i in mixed.permutation(side)) for side in (kept, held))
+    part = Part(request.data.name, *sides)
     for side in (part.train, part.held):
         if len(side) < 2 or len({image.mos for image in side}) < 2:
             raise BadInput(f"pictures of different ratings in both parts of {part.name}", str(len(side)), "Add some.")

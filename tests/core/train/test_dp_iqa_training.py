@@ -258,3 +258,15 @@ def test_the_command_trains(dp, backbone, rated, tmp_path, capsys):
     assert main(f"{arguments} {sizes} --steps 2 --batch 4 --share 0.3 --by-group --rank-weight 0.5".split()) == 0
     assert "wrote" in capsys.readouterr().err
     assert dp.dp_iqa_file_of.is_dp_iqa(out)
+
+
+def test_sorted_ratings_come_mixed(dp, request_for):
+    """The decoder's first scale, calibration and validation take the first pictures of a side."""
+    request = request_for()
+    images = tuple(sorted(request.data.images, key=lambda image: image.mos))
+    part = dp.dp_iqa_data.split(replace(request, data=replace(request.data, images=images)))
+    for side in (part.train, part.held):
+        ratings = [image.mos for image in side]
+        assert ratings != sorted(ratings)
+    assert not {image.group for image in part.train} & {image.group for image in part.held}
+    assert part == dp.dp_iqa_data.split(replace(request, data=replace(request.data, images=images)))
