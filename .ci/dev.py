@@ -89,9 +89,8 @@ class Checks:
             chosen += ["-m", "not e2e"]
         else:
             env["LATENT_CRITIC_BROWSER"] = str(self.browser)
-        cores = os.cpu_count() or 1
-        workers = min(cores, MOST_WORKERS)
-        env.setdefault("OMP_NUM_THREADS", str(cores // workers))
+        workers = min(os.cpu_count() or 1, MOST_WORKERS)
+        env["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", str((os.cpu_count() or 1) // workers))
         parallel = [f"--numprocesses={workers}", "--dist=loadfile"]
         call([self.environment.script("pytest"), "--durations=15", *parallel, *chosen], env=env)
 
