@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from .speed_row import SpeedRow, time_row
-from .timing import TOLD, Job, interleaved, own_clock
+from .speed_row import SpeedRow, scorer_rows
 
 if TYPE_CHECKING:
     from ..methods.dp_iqa_head import DpHead
@@ -37,18 +35,7 @@ def dp_iqa_rows(model: Any, clip: Any, vae: Any, *, repeats: int, side: int) -> 
     images = list(torch.rand(2, 3, side, side, generator=torch.Generator().manual_seed(0)))
     scorer.score(images[:1])  # the text, once
     bare = Bare(model, vae, head, torch.randn(1, 1485, head.nets.shape.token_width))
-    jobs: dict[str, Job] = {
-        "one": lambda: scorer.score(images[:1]),
-        "bare": lambda: bare.run(images[0]),
-        "two": lambda: scorer.score(images),
-    }
-    with own_clock(model.load_device) as clock:
-        row = partial(time_row, interleaved(jobs, repeats, clock))
-    size = f"of {side}×{side} px, {repeats} interleaved runs, {TOLD}"
-    return [
-        row("one", "bare", name="dp_iqa: over its bare calls", limit=1.05, detail=f"1 image {size}; bare: {CALLS}"),
-        row("two", "one", factor=2, name="dp_iqa: linear in images", limit=1.1, detail=f"2 images {size}"),
-    ]
+    return scorer_rows(scorer, bare.run, images, repeats=repeats, device=model.load_device, calls=CALLS)
 
 
 def random_head(backbone: Any, side: int) -> DpHead:

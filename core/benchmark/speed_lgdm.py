@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from .speed_guidance import MOST_REPEATS, BareGuidance
-from .speed_row import SpeedRow, time_row
-from .timing import TOLD, Job, interleaved, own_clock
+from .speed_row import SpeedRow, scorer_rows
 
 if TYPE_CHECKING:
     from ..heads.head import Head
@@ -41,18 +39,7 @@ def lgdm_rows(model: Any, clip: Any, vae: Any, *, repeats: int, side: int) -> li
     scorer = Lgdm(backbone, random_head(features_of(backbone, psi, side)), psi)
     images = list(torch.rand(2, 3, side, side, generator=torch.Generator().manual_seed(0)))
     bare = BareLgdm(model, vae, psi, backbone.embed([""]).tokens)
-    jobs: dict[str, Job] = {
-        "one": lambda: scorer.score(images[:1]),
-        "bare": lambda: bare.score(images[0]),
-        "two": lambda: scorer.score(images),
-    }
-    with own_clock(model.load_device) as clock:
-        row = partial(time_row, interleaved(jobs, repeats, clock))
-    size = f"of {side}×{side} px, {repeats} interleaved runs, {TOLD}"
-    return [
-        row("one", "bare", name="lgdm: over its bare calls", limit=1.05, detail=f"1 image {size}; bare: {CALLS}"),
-        row("two", "one", factor=2, name="lgdm: linear in images", limit=1.1, detail=f"2 images {size}"),
-    ]
+    return scorer_rows(scorer, bare.score, images, repeats=repeats, device=model.load_device, calls=CALLS)
 
 
 def features_of(backbone: Any, psi: Any, side: int) -> Hyperfeatures:
