@@ -77,10 +77,13 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--no-mirror", action="store_true", help="leave pictures as they are; half are mirrored otherwise"
     )
-    group.add_argument("--share", type=float, help="held back for validation (default: 0.1)")
+    group.add_argument("--ladders", type=int, metavar="N", help="damaged pairs a step, to be told apart (default: 0)")
+    group.add_argument("--ladder-weight", type=float, help="of their loss (default: 1)")
+    group.add_argument("--ladder-kinds", nargs="+", metavar="KIND", help="(default: gaussian_blur white_noise jpeg)")
     group.add_argument(
-        "--content", type=Path, metavar="DIR", help="feature cache; splits by content, not by group alone"
+        "--share", type=float, help="held back, half to choose the step by, half for the figures (default: 0.2)"
     )
+    group.add_argument("--by-group", action="store_true", help="split by the set's groups, not by content too")
     group.add_argument("--validate-every", type=int, metavar="STEPS")
     group.add_argument("--validate-on", type=int, metavar="N")
     group.add_argument("--calibrate-on", type=int, metavar="N", help="pictures behind gain and offset (default: 128)")
@@ -109,7 +112,10 @@ def run(arguments: argparse.Namespace) -> int:
     request = request_of(arguments)
     world = Accelerated() if arguments.accelerate else None
     device = arguments.device if world is None else str(world.device)
-    backbone = DiffusersBackbone(load_pipeline(arguments.model, device), most_rows=4 * request.batch)
+    pipeline = load_pipeline(arguments.model, device)
+    for part in (pipeline.unet, pipeline.vae):
+        part.to(memory_format=torch.channels_last)  # a third less time on a CPU
+    backbone = DiffusersBackbone(pipeline, most_rows=4 * request.batch)
     telling = world is None or world.main
     with _bar(request.steps, telling) as watch:
         result = train_genziqa(request, backbone, watch, world)
@@ -130,8 +136,8 @@ def request_of(arguments: argparse.Namespace) -> GenzRequest:
     from ..train.genziqa_request import GenzRequest
 
     told = vars(arguments)
-    names = ("context", "rank", "steps", "minutes", "batch", "rate", "limit", "share", "content", "validate_every",
-             "validate_on", "calibrate_on", "calibrated_on", "seed", "precision")  # fmt: skip
+    names = ("context", "rank", "steps", "minutes", "batch", "rate", "limit", "share", "ladders", "ladder_weight",
+             "validate_every", "validate_on", "calibrate_on", "calibrated_on", "seed", "precision")  # fmt: skip
     given: dict[str, Any] = {name: told[name] for name in names if told[name] is not None}
     reading: dict[str, Any] = {name: told[name] for name in ("bias_weight", "side") if told[name] is not None}
     if arguments.timesteps:
@@ -144,7 +150,10 @@ def request_of(arguments: argparse.Namespace) -> GenzRequest:
         given["words"] = tuple(arguments.words)
     if arguments.levels:
         given["levels"] = tuple(arguments.levels)
+    if arguments.ladder_kinds:
+        given["ladder_kinds"] = tuple(arguments.ladder_kinds)
     return GenzRequest(
+        content=not arguments.by_group,
         data=tuple(rated(text) for text in arguments.data),
         out=arguments.out,
         run=arguments.folder,

@@ -24,6 +24,9 @@ def add(kinds: Subparsers) -> None:
     parser.add_argument(
         "--data", required=True, metavar="LOADER=PATH[:WORST:BEST]", help="the first set it was trained on"
     )
+    parser.add_argument(
+        "--run", type=Path, required=True, metavar="DIR", dest="folder", help="the training's, or another for contents"
+    )
     parser.add_argument("--model", default="embedded", metavar="DIR", help="diffusers folder (default: embedded)")
     parser.add_argument("--most", type=int, metavar="N", help="pictures at most (default: all held back)")
     parser.add_argument("--out", type=Path, metavar="FILE", help="write JSON, as beside the shipped head")
@@ -55,7 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
             bar.total, bar.n = total, done
             bar.refresh()
 
-        found = check_genziqa(head, backbone, data, watch, most=arguments.most)
+        found = check_genziqa(head, backbone, data, arguments.folder, watch, most=arguments.most)
     say(table([["noise levels", "SRCC with people (95 %)", "SRCC with the eight (95 %)"], *_levels(found)]))
     say(table([["scorer", "SRCC with people (95 %)"], *_scorers(found)]))
     if arguments.out is not None:

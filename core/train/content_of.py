@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
+from ..data.rated import RatedImage
+from ..files import write_text
 from ..images import load_image
 from ..methods.judge import SHIPPED
 from ..nets.judge import statistics
@@ -28,3 +32,15 @@ def contents(paths: Sequence[Path], groups: Sequence[str], share: float, seed: i
     with torch.inference_mode():
         whole = torch.cat([statistics(network.features(global_view(load_image(path)))) for path in paths])
     return united(content_groups(whole, _PER_GROUP, seed), groups, share)
+
+
+def kept_contents(images: Sequence[RatedImage], folder: Path, share: float, seed: int = 0) -> list[int]:
+    """As :func:`contents`, kept in a folder: they take a forward of the judge's network a picture."""
+    told = [[image.path.name, image.group] for image in images] + [share, seed]
+    key = hashlib.sha256(json.dumps(told).encode()).hexdigest()[:24]
+    file = folder / f"contents-{key}.json"
+    if file.exists():
+        return json.loads(file.read_text(encoding="utf-8"))
+    found = contents([image.path for image in images], [image.group for image in images], share, seed)
+    write_text(file, json.dumps(found))
+    return found

@@ -25,7 +25,7 @@ from . import genziqa_measure as measure
 from .genziqa_data import Part, draw, split, split_digest
 from .genziqa_forward import Adaptation, raw_values
 from .genziqa_latents import Latents
-from .genziqa_losses import batch_loss
+from .genziqa_losses import batch_loss, ladder_loss
 from .genziqa_measure import Readout
 from .genziqa_request import GenzRequest
 from .genziqa_result import GenzResult, with_facts
@@ -149,10 +149,14 @@ class _Run:
         readout, part = self.readouts[place], self.parts[place]
         with self.world.precision(request.precision, self.backbone.noise((1,), 0).device):
             raw = raw_values(self.encoded, self.adaptation.onto(self.head), mine).float()
-        scores = readout.offset + readout.gain * raw
-        mos = torch.tensor([one.image.mos for one in mine])
-        loss = batch_loss(scores, mos, part.deviation, request.losses)
-        loss.backward()
+        scores = self.world.whole(readout.offset + readout.gain * raw, len(drawn))
+        rated = len(drawn) - 2 * request.ladders
+        mos = torch.tensor([one.image.mos for one in drawn[:rated]])
+        loss = batch_loss(scores[:rated], mos, part.deviation, request.losses)
+        if request.ladders:
+            loss = loss + request.ladder_weight * ladder_loss(scores[rated:] / part.deviation)
+        # Gradients are averaged over processes, each of which holds those of its own rows: they must be summed.
+        (loss * self.world.size).backward()
         parameters = [parameter for _, parameter in state.names()]
         self.world.mean_gradients(parameters)
         self._apply(parameters)
@@ -194,14 +198,14 @@ class _Run:
         if request.half:
             best = copy.deepcopy(best).half().float()
         head, part = best.onto(self.head), self.parts[0]
-        images, held = part.train[: request.calibrate_on], part.held[: request.validate_on]
+        images, unseen = part.train[: request.calibrate_on], part.unseen[: request.validate_on]
         raw = measure.raw_of(self.latents, head, images, request.settings.timesteps)
         readout = self.readouts[0]
         readout = measure.last_readout(raw, images, readout) if request.readout else readout
         validation: dict[str, Any] = measure.held_back(
-            measure.raw_of(self.latents, head, held, request.settings.timesteps), held, readout
+            measure.raw_of(self.latents, head, unseen, request.settings.timesteps), unseen, readout
         )
-        validation |= measure.levels_agree(self.latents, head, held[:_AGREE_ON])
+        validation |= measure.levels_agree(self.latents, head, unseen[:_AGREE_ON])
         validation |= {"step": self.state.notes["best"]["step"], "steps": self.state.step}
         head = with_facts(head, request, self.parts, readout, raw, validation)
         if self.world.main:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from ..errors import BadInput
 from ..images import load_image
 from ..methods.genziqa_settings import FAST, PUBLISHED
 from ..methods.zero_shot import ZeroShot
-from .genziqa_data import held_back_of
+from .genziqa_data import unseen_of
 from .genziqa_latents import Latents
 from .genziqa_measure import raw_levels
 
@@ -30,14 +31,21 @@ _AT_ONCE = 4
 
 
 def check_genziqa(
-    head: GenzHead, backbone: AdaptableBackbone, data: RatedSet, watch: Watch | None = None, *, most: int | None = None
+    head: GenzHead,
+    backbone: AdaptableBackbone,
+    data: RatedSet,
+    folder: Path,
+    watch: Watch | None = None,
+    *,
+    most: int | None = None,
 ) -> dict[str, Any]:
-    """Measure a head on the pictures of its first set that its training held back.
+    """Measure a head on the pictures of its first set that neither its training nor the choice of its step saw.
 
     Args:
         head: As ``train genziqa`` wrote it.
         backbone: The model that it was trained for.
         data: The set that it was trained on, as it was given there.
+        folder: Where contents are kept; the training's run folder has them.
         watch: Told of progress.
         most: Pictures at most.
 
@@ -46,9 +54,9 @@ def check_genziqa(
         pictures, and the paired difference of SRCC, the head's less zero-shot's. Intervals are 95 % ones.
 
     Raises:
-        BadInput: the head does not say what its training held back, or that was cut by content.
+        BadInput: the head does not say what its training held back, or the set is another.
     """
-    images = held_back_of(head, data)[:most]
+    images = unseen_of(head, data, folder)[:most]
     found = _levels(head, backbone, images, watch)
     keep = np.isfinite(found["own"])
     images = [image for image, kept in zip(images, keep, strict=True) if kept]

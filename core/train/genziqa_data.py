@@ -1,30 +1,28 @@
-"""Which pictures a step sees: split by content, drawn by (seed, step), loaded and mirrored."""
+"""Which pictures a step sees: split by content, drawn by (seed, step), some of them mirrored or damaged."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
+from ..data.distortions import SEVERITIES
 from ..data.rated import RatedImage, RatedSet
 from ..data.split import split_by_group
 from ..errors import BadInput
-from ..methods.judge import SHIPPED
-from ..nets.judge_file import digest, read
-from .content import content_groups, united
-from .features import FeatureCache
+from .content_of import kept_contents
 from .genziqa_request import GenzRequest
 
 if TYPE_CHECKING:
     from ..methods.genziqa_head import GenzHead
 
-_PER_GROUP = 25
+#: Pictures that are damaged for ladders: each form of them is encoded once, which costs as much as several forwards.
+_LADDERS_ON = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +32,14 @@ class Part:
     Attributes:
         name: The set's.
         train: Trained on.
-        held: Held back.
+        held: Held back; what is kept is chosen by these.
+        unseen: Held back too, for figures that no choice saw; empty where a training has none.
     """
 
     name: str
     train: tuple[RatedImage, ...]
     held: tuple[RatedImage, ...]
+    unseen: tuple[RatedImage, ...] = ()
 
     @property
     def deviation(self) -> float:
@@ -56,16 +56,20 @@ class Drawn:
         timestep: Its noise level.
         noise: Seed of its noise.
         mirrored: Whether it is mirrored.
+        kind: Of damage; ``None`` for the picture as it is.
+        severity: Of the damage, 0 to 5.
     """
 
     image: RatedImage
     timestep: int
     noise: int
     mirrored: bool
+    kind: str | None = None
+    severity: int = 0
 
 
 def split(request: GenzRequest) -> list[Part]:
-    """Every set in two, no content and no group on both sides; each side in an order drawn by the seed.
+    """Every set in three, no content and no group in two of them; each part in an order drawn by the seed.
 
     A table of ratings is often sorted, and gain, offset and validation take the first pictures of a side.
 
@@ -77,24 +81,41 @@ def split(request: GenzRequest) -> list[Part]:
 
 def split_digest(parts: Sequence[Part]) -> str:
     """16 hex digits that tell which pictures are held back, of which sets, and in which order all come."""
-    told = [[part.name, *([str(image.path) for image in side] for side in (part.train, part.held))] for part in parts]
+    told = []
+    for part in parts:
+        sides = (part.train, part.held, part.unseen) if part.unseen else (part.train, part.held)
+        told.append([part.name, *([str(image.path) for image in side] for side in sides)])
     return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
 
 
-def held_back_of(head: GenzHead, data: RatedSet) -> tuple[RatedImage, ...]:
-    """The pictures of a set that a head's training held back, by what its file says of that.
+def names_digest(images: Sequence[RatedImage]) -> str:
+    """16 hex digits of pictures' names in their order, the same wherever the set lies."""
+    return hashlib.sha256(json.dumps([image.path.name for image in images]).encode()).hexdigest()[:16]
+
+
+def unseen_of(head: GenzHead, data: RatedSet, folder: Path) -> tuple[RatedImage, ...]:
+    """The pictures of a set that neither a head's training nor its choice saw, by what its file says of the split.
+
+    Args:
+        head: As its training wrote it.
+        data: The first set that it was trained on, as it was given there.
+        folder: Where contents are kept; the training's run folder has them.
 
     Raises:
-        BadInput: it says nothing, or the split was by content, which needs the features of that time.
+        BadInput: it does not say, or these are other pictures than those.
     """
     told = head.meta.settings.get("training", {})
-    if not {"seed", "share", "limit"} <= set(told) or told.get("by_content"):
-        got = "a split by content" if told.get("by_content") else "a head that does not tell them"
-        raise BadInput("a head that tells seed, share and limit of its split", got, "Train it again without --content.")
+    if not {"seed", "share", "limit", "by_content", "unseen"} <= set(told):
+        expected = "a head that tells seed, share, limit and unseen pictures of its split"
+        raise BadInput(expected, "one that does not", "Train it again.")
     request = GenzRequest(
-        (data,), Path("none.safetensors"), Path("none"), share=told["share"], limit=told["limit"], seed=told["seed"]
-    )
-    return split(request)[0].held
+        (data,), Path("none.safetensors"), folder, share=told["share"], limit=told["limit"], seed=told["seed"],
+        content=told["by_content"],
+    )  # fmt: skip
+    found = split(request)[0].unseen
+    if names_digest(found) != told["unseen"]:
+        raise BadInput("the pictures that its training cut off", "others", "Give the same set and the run's folder.")
+    return found
 
 
 def _limited(data: RatedSet, request: GenzRequest) -> RatedSet:
@@ -105,30 +126,22 @@ def _limited(data: RatedSet, request: GenzRequest) -> RatedSet:
 
 
 def _split_one(data: RatedSet, request: GenzRequest) -> Part:
-    groups = [image.group for image in data.images]
-    numbers: Sequence[str | int] = groups if request.content is None else _contents(data, request)
-    kept, held = split_by_group(numbers, request.share, request.seed)
+    numbers: Sequence[str | int] = [image.group for image in data.images]
+    if request.content:
+        numbers = kept_contents(data.images, request.run, request.share, request.seed)
+    kept, aside = split_by_group(numbers, request.share, request.seed)
+    held, unseen = ([aside[i] for i in half] for half in split_by_group([numbers[i] for i in aside], 0.5, request.seed))
     mixed = np.random.default_rng([request.seed, 3])
-    part = Part(data.name, *(tuple(data.images[i] for i in mixed.permutation(side)) for side in (kept, held)))
-    for side in (part.train, part.held):
+    sides = (tuple(data.images[i] for i in mixed.permutation(side)) for side in (kept, held, unseen))
+    part = Part(data.name, *sides)
+    for side in (part.train, part.held, part.unseen):
         if len(side) < 2 or len({image.mos for image in side}) < 2:
-            raise BadInput(f"pictures of different ratings in both parts of {data.name}", str(len(side)), "Add some.")
+            raise BadInput(f"pictures of different ratings in each part of {data.name}", str(len(side)), "Add some.")
     return part
 
 
-def _contents(data: RatedSet, request: GenzRequest) -> list[int]:
-    """Groups of like content by the judge's features, and the set's own groups together."""
-    assert request.content is not None
-    backbone = read(SHIPPED)[0].backbone.half().float().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    cache = FeatureCache(request.content, digest(SHIPPED), 100)
-    paths = [image.path for image in data.images]
-    cache.extract(backbone, paths)
-    clusters = content_groups(cache.load(paths).whole, _PER_GROUP, request.seed)
-    return united(clusters, [image.group for image in data.images], request.share)
-
-
 def draw(parts: Sequence[Part], request: GenzRequest, step: int) -> tuple[int, list[Drawn]]:
-    """The set that a step trains on (by its share of the pictures), and its pictures."""
+    """The set that a step trains on (by its share of the pictures), its pictures, and behind them its ladders."""
     random = np.random.default_rng([request.seed, 2, step])
     sizes = np.array([len(part.train) for part in parts], dtype=float)
     place = int(random.choice(len(parts), p=sizes / sizes.sum()))
@@ -141,4 +154,17 @@ def draw(parts: Sequence[Part], request: GenzRequest, step: int) -> tuple[int, l
         level = one if request.one_level else int(random.choice(levels))
         noise, mirrored = int(random.integers(2**31)), bool(request.flip and random.random() < 0.5)
         found.append(Drawn(images[int(number)], level, noise, mirrored))
-    return place, found
+    return place, found + _ladders(images, request, step, one)
+
+
+def _ladders(images: Sequence[RatedImage], request: GenzRequest, step: int, level: int) -> list[Drawn]:
+    """Pairs, less and more damaged, of one level and one noise."""
+    random = np.random.default_rng([request.seed, 4, step])
+    found = []
+    for _ in range(request.ladders):
+        image = images[int(random.integers(min(_LADDERS_ON, len(images))))]
+        kind = str(random.choice(request.ladder_kinds))
+        less, more = sorted(random.choice((0, *SEVERITIES), size=2, replace=False).tolist())
+        one = Drawn(image, level, int(random.integers(2**31)), False, kind, less)
+        found += [one, replace(one, severity=more)]
+    return found

@@ -17,7 +17,7 @@ from ..methods.prompt_reader import attention_taps
 from ..methods.prompt_scores import alignment, noise_error, recorded_alignment
 from ..taps.recorder import Recorder
 from .genziqa_data import Drawn
-from .genziqa_latents import Latents
+from .genziqa_latents import Latents, Wanted
 
 if TYPE_CHECKING:
     from ..backbone.adaptation import AdaptableBackbone
@@ -53,7 +53,7 @@ def raw_values(latents: Latents, head: GenzHead, drawn: Sequence[Drawn]) -> Tens
     """The raw value of each drawn picture [n] on the CPU; pictures of one size share a forward."""
     adapted = latents.backbone.adapted(head.lora)
     conditioning = adapted.embed_soft(head.prompts)
-    encoded = latents.of([(one.image.path, one.mirrored) for one in drawn])
+    encoded = latents.of([Wanted(one.image.path, one.mirrored, one.kind, one.severity) for one in drawn])
     groups: dict[tuple[int, ...], list[int]] = {}
     for place, latent in enumerate(encoded):
         groups.setdefault(tuple(latent.shape), []).append(place)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
+from ..data.distortions import distort
 from ..errors import BadInput
 from ..images import load_image, reason_unscorable
 from ..methods.native_size import to_native
@@ -17,9 +19,23 @@ if TYPE_CHECKING:
     from ..backbone.adaptation import AdaptableBackbone
     from ..methods.genziqa_settings import GenzSettings
 
-#: A picture's file, and whether it is mirrored.
-Wanted: TypeAlias = "tuple[Path, bool]"
 _MOST_BYTES = 2**30
+
+
+class Wanted(NamedTuple):
+    """A picture's file, and what is done to it: at its own size damaged, then resized, then mirrored."""
+
+    path: Path
+    mirrored: bool = False
+    kind: str | None = None
+    severity: int = 0
+
+    def load(self) -> Tensor:
+        """The picture [3, H, W], damaged; a file's noise is its own, at every severity the same."""
+        image = load_image(self.path)
+        if self.kind is None or not self.severity:
+            return image
+        return distort(image, self.kind, self.severity, zlib.crc32(self.path.name.encode()))
 
 
 class Latents:
@@ -54,14 +70,14 @@ class Latents:
 
     def _encoded(self, wanted: Sequence[Wanted]) -> dict[Wanted, Tensor]:
         groups: dict[tuple[int, int], list[tuple[Wanted, Tensor]]] = {}
-        for path, mirrored in wanted:
-            image = load_image(path)
+        for one in wanted:
+            image = one.load()
             reason = reason_unscorable(image)
             if reason is not None:
-                raise BadInput("pictures that can be scored", f"{path}: {reason}", "Leave it out.")
+                raise BadInput("pictures that can be scored", f"{one.path}: {reason}", "Leave it out.")
             shape = self._settings.shape(image.shape[1], image.shape[2], self.backbone.family)
             image = to_native(image, shape)
-            groups.setdefault(shape, []).append(((path, mirrored), image.flip(-1) if mirrored else image))
+            groups.setdefault(shape, []).append((one, image.flip(-1) if one.mirrored else image))
         found: dict[Wanted, Tensor] = {}
         encode = self._settings.encode(self.backbone)
         for group in groups.values():

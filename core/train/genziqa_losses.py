@@ -45,6 +45,12 @@ def batch_loss(scores: Tensor, mos: Tensor, deviation: float, weights: LossWeigh
     return loss
 
 
+def ladder_loss(scores: Tensor) -> Tensor:
+    """Mean hinge over pairs of rows [2 n], less damaged and more damaged, in deviations of the ratings."""
+    less, more = scores.view(-1, 2).unbind(1)
+    return F.relu(_MARGIN - (less - more)).mean()
+
+
 def rank_loss(scores: Tensor, mos: Tensor) -> Tensor:
     """Mean hinge over all pairs that people told apart; 0 without any."""
     better = mos[:, None] - mos[None, :]

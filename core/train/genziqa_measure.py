@@ -16,7 +16,7 @@ from ..data.rated import RatedImage
 from ..errors import BadInput
 from ..methods.genziqa import GenzIQA
 from ..methods.genziqa_settings import FAST, PUBLISHED, GenzIQAOptions
-from .genziqa_latents import Latents
+from .genziqa_latents import Latents, Wanted
 
 if TYPE_CHECKING:
     from ..methods.genziqa_head import GenzHead
@@ -39,7 +39,7 @@ def raw_levels(latents: Latents, head: GenzHead, images: Sequence[RatedImage], t
     found = np.full((len(images), len(timesteps)), math.nan)
     device = latents.backbone.noise((1,), 0).device
     for places in _by_size(images, latents):
-        z = torch.stack([latents.of([(images[place].path, False)])[0] for place in places])
+        z = torch.stack([latents.of([Wanted(images[place].path)])[0] for place in places])
         for place, score in zip(places, scorer.score_encoded(z.to(device)), strict=True):
             found[place] = score.attributes.get("levels", math.nan)
     return found
@@ -50,7 +50,7 @@ def _by_size(images: Sequence[RatedImage], latents: Latents) -> Iterator[list[in
     groups: dict[tuple[int, ...], list[int]] = {}
     for place, image in enumerate(images):
         try:
-            shape = tuple(latents.of([(image.path, False)])[0].shape)
+            shape = tuple(latents.of([Wanted(image.path)])[0].shape)
         except BadInput:
             continue
         groups.setdefault(shape, []).append(place)

@@ -8,14 +8,16 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..data.distortions import KINDS
 from ..data.rated import RatedSet
 from ..errors import BadInput
 from ..methods.genziqa_head import CONTEXT, RANK
 from ..methods.genziqa_settings import FAST, TRAINING_LEVELS, WORDS, GenzSettings, check_timesteps
 from .genziqa_losses import LossWeights
 
-#: Of what the steps follow from; raised when runs that were begun before must not go on. 2: sides in a drawn order.
-_FORMAT = 2
+#: Of what the steps follow from; raised when runs that were begun before must not go on. 2: sides in a drawn order. 3:
+#: pictures for the final figures alone, and several processes' scores in one loss.
+_FORMAT = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +46,14 @@ class GenzRequest:
             published code draws one for each picture.
         readout: Fit gain and offset to the ratings, before and after; off: raw score = MOS, as published.
         flip: Mirror half of the pictures.
-        share: Of each set's pictures, held back by content for validation.
-        content: Cache folder of the judge's features, to keep pictures of like content on one side of the split;
-            without it only the sets' own groups count.
+        ladders: Pictures of a step that are shown twice, damaged less and damaged more, and must be told apart; these
+            are drawn from a few of the pictures trained on, and need no ratings.
+        ladder_weight: Of that loss.
+        ladder_kinds: Of damage, out of ``KINDS`` of the distortions.
+        share: Of each set's pictures, held back by content: half of them to choose the step by, half for the final
+            figures, which no choice saw.
+        content: Keep pictures of like content on one side of the split, by the judge's features; otherwise only the
+            sets' own groups count.
         validate_every: Steps between validations.
         validate_on: Held-back pictures of the first set to validate on.
         validate_levels: Timesteps of these validations; the final one uses the settings' own.
@@ -78,8 +85,11 @@ class GenzRequest:
     one_level: bool = False
     readout: bool = True
     flip: bool = True
-    share: float = 0.1
-    content: Path | None = None
+    ladders: int = 0
+    ladder_weight: float = 1.0
+    ladder_kinds: tuple[str, ...] = ("gaussian_blur", "white_noise", "jpeg")
+    share: float = 0.2
+    content: bool = True
     validate_every: int = 200
     validate_on: int = 200
     validate_levels: tuple[int, ...] = FAST
@@ -107,6 +117,10 @@ class GenzRequest:
             )
         if self.precision not in ("fp32", "bf16"):
             raise BadInput("precision fp32 or bf16", repr(self.precision), "bf16 needs a device that has it.")
+        if self.ladders < 0 or not 0.0 < self.ladder_weight < float("inf"):
+            raise BadInput("ladders from 0 and a finite weight", f"{self.ladders}, {self.ladder_weight}", "Raise it.")
+        if not self.ladder_kinds or set(self.ladder_kinds) - set(KINDS):
+            raise BadInput(f"kinds of damage out of {', '.join(KINDS)}", f"{self.ladder_kinds}", "Use these names.")
         check_timesteps(self.validate_levels)
         if self.levels is not None:
             check_timesteps(self.levels)
@@ -121,7 +135,7 @@ class GenzRequest:
     def digest(self) -> str:
         """What a saved state must have in common with the request that goes on from it."""
         told: dict[str, Any] = asdict(self)
-        for name in ("out", "run", "steps", "minutes", "save_minutes", "calibrated_on", "content", "data", "half"):
+        for name in ("out", "run", "steps", "minutes", "save_minutes", "calibrated_on", "data", "half"):
             del told[name]
         told["format"] = _FORMAT
         told["data"] = [[found.name, [(str(i.path), i.mos) for i in found.images]] for found in self.data]

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from .genziqa_data import Part
+from .genziqa_data import Part, names_digest
 from .genziqa_measure import Readout
 from .genziqa_request import GenzRequest
 
 if TYPE_CHECKING:
     from ..methods.genziqa_head import GenzHead
 
-_TOLD = ("steps", "batch", "rate", "one_level", "flip", "share", "limit", "precision", "seed")
+_TOLD = ("steps", "batch", "rate", "one_level", "flip", "ladders", "share", "limit", "precision", "seed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class GenzResult:
 
     Attributes:
         head: The head at the best validation, as written; ``None`` while minutes ran out before the last step.
-        validation: Its agreement with people on the held-back pictures of the first set.
+        validation: Its agreement with people on pictures of the first set that neither training nor choice saw.
         step: Steps made in all.
         seconds_per_step: Of the steps of this call.
     """
@@ -57,7 +57,8 @@ def with_facts(
     """
     head = head.with_settings(gain=readout.gain, offset=readout.offset)
     scores = torch.tensor([readout.offset + readout.gain * value for value in raw if math.isfinite(value)])
-    told = {name: getattr(request, name) for name in _TOLD} | {"by_content": request.content is not None}
+    told = {name: getattr(request, name) for name in _TOLD} | {"by_content": request.content}
+    told["unseen"] = names_digest(parts[0].unseen)
     meta = replace(
         head.meta,
         training_set=", ".join(part.name for part in parts),

@@ -1,7 +1,8 @@
-"""One process, or several through accelerate: each takes its share of a step's pictures, gradients are averaged."""
+"""One process, or several through accelerate: each takes a share of a step, the loss and its gradient are of all."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
@@ -30,6 +31,10 @@ class World(Protocol):
         """Whether this one writes."""
         ...
 
+    def whole(self, mine: Tensor, count: int) -> Tensor:
+        """Values [count] of all processes from rows ``rank::size`` of this one, which alone keep their gradients."""
+        ...
+
     def mean_gradients(self, parameters: Sequence[Tensor]) -> None:
         """Replace each gradient by its mean over all processes."""
         ...
@@ -47,6 +52,10 @@ class Alone:
     """One process."""
 
     rank, size, main = 0, 1, True
+
+    def whole(self, mine: Tensor, count: int) -> Tensor:
+        """Its own."""
+        return mine
 
     def mean_gradients(self, parameters: Sequence[Tensor]) -> None:
         """Nothing to do."""
@@ -82,6 +91,19 @@ class Accelerated(Alone):
     def device(self) -> torch.device:
         """This process's own."""
         return self._accelerator.device
+
+    def whole(self, mine: Tensor, count: int) -> Tensor:
+        """Values [count] of all processes from rows ``rank::size`` of this one, which alone keep their gradients.
+
+        A loss of the whole, differentiated in each process, gives gradients whose sum over processes is the whole's.
+        """
+        most = math.ceil(count / self.size)
+        padded = torch.zeros(most, device=self.device)
+        padded[: len(mine)] = mine.detach()
+        gathered: Any = self._accelerator.gather(padded)
+        found = gathered.view(self.size, most).T.reshape(-1)[:count].to(mine.device, mine.dtype)
+        found[self.rank :: self.size] = mine
+        return found
 
     def mean_gradients(self, parameters: Sequence[Tensor]) -> None:
         """Replace each gradient by its mean over all processes; absent ones count as 0."""

@@ -1,4 +1,4 @@
-"""`train genziqa-check`: the pictures are those held back, the figures those of the scorers themselves."""
+"""`train genziqa-check`: the pictures are those that no choice saw, the figures those of the scorers themselves."""
 
 import json
 from dataclasses import replace
@@ -21,7 +21,7 @@ def trained(tiny_folder, rated, tmp_path_factory):
         "train", "genziqa", "--data", f"csv={table}:0:5", "--model", str(tiny_folder), "--out",
         str(folder / "h.safetensors"), "--run", str(folder / "run"), "--context", "2", "--rank", "1",
         "--timesteps", "33", "69", "--side", "64", "--steps", "2", "--batch", "4", "--validate-on", "6",
-        "--share", "0.3", "--rate", "1e-2", "--limit", "30", "--seed", "4",
+        "--share", "0.6", "--rate", "1e-2", "--limit", "30", "--seed", "4", "--by-group",
     ]  # fmt: skip
     parsed = build_parser().parse_args(arguments)
     assert parsed.run(parsed) == 0
@@ -36,7 +36,7 @@ def found(trained, tiny_folder, tmp_path_factory):
     out = tmp_path_factory.mktemp("out") / "check.json"
     parsed = build_parser().parse_args(
         ["train", "genziqa-check", "--head", str(head), "--data", f"csv={table}:0:5", "--model", str(tiny_folder),
-         "--out", str(out)]
+         "--out", str(out), "--run", str(out.parent)]
     )  # fmt: skip
     assert parsed.run(parsed) == 0
     return json.loads(out.read_text())
@@ -44,12 +44,12 @@ def found(trained, tiny_folder, tmp_path_factory):
 
 def held_back(trained):
     from latent_critic.core.cli.train_genziqa import rated
-    from latent_critic.core.train.genziqa_data import held_back_of
+    from latent_critic.core.train.genziqa_data import unseen_of
 
-    return held_back_of(load_genziqa(trained[0]), rated(f"csv={trained[1]}:0:5"))
+    return unseen_of(load_genziqa(trained[0]), rated(f"csv={trained[1]}:0:5"), trained[0].parent)
 
 
-def test_the_pictures_are_those_that_training_held_back(trained, found):
+def test_the_pictures_are_those_that_training_cut_off(trained, found):
     images = held_back(trained)
     assert 2 < len(images) < 15
     assert found["n"] == len(images)
@@ -86,12 +86,18 @@ def test_the_figures_are_the_scorers_own(trained, found, tiny_folder):
 
 
 @pytest.mark.parametrize(
-    "told", [{}, {"seed": 0, "share": 0.1, "limit": None, "by_content": True}], ids=["none", "content"]
+    ("told", "match"),
+    [
+        ({}, "share, limit and unseen"),
+        ({"seed": 0, "share": 0.1, "limit": None, "by_content": False}, "share, limit and unseen"),
+        ({"seed": 9, "share": 0.3, "limit": None, "by_content": False, "unseen": "0"}, "cut off"),
+    ],
+    ids=["nothing", "as before", "others"],
 )
-def test_a_head_that_does_not_tell_its_split_is_refused(trained, rated, told):
-    from latent_critic.core.train.genziqa_data import held_back_of
+def test_a_head_of_another_split_is_refused(trained, rated, tmp_path, told, match):
+    from latent_critic.core.train.genziqa_data import unseen_of
 
     head = load_genziqa(trained[0])
     head = replace(head, meta=replace(head.meta, settings={**head.meta.settings, "training": told}))
-    with pytest.raises(BadInput, match="share and limit"):
-        held_back_of(head, rated)
+    with pytest.raises(BadInput, match=match):
+        unseen_of(head, rated, tmp_path)

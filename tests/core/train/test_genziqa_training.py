@@ -9,7 +9,7 @@ import pytest
 import torch
 from latent_critic.core.data.rated import RatedSet
 from latent_critic.core.errors import BadInput
-from latent_critic.core.train.genziqa_losses import LossWeights, batch_loss, correlation, rank_loss
+from latent_critic.core.train.genziqa_losses import LossWeights, batch_loss, correlation, ladder_loss, rank_loss
 from PIL import Image
 from safetensors.torch import load_file
 from scipy import stats
@@ -42,7 +42,7 @@ def request_for(genziqa, rated, tmp_path):
         given = {
             "data": (rated,), "out": tmp_path / f"{name}.safetensors", "run": tmp_path / name, "context": 2, "rank": 2,
             "settings": GenzSettings(timesteps=(33, 69), side=64, bias_weight=8.0), "batch": 4, "rate": 1e-2,
-            "steps": 4, "validate_every": 2, "validate_on": 6, "calibrate_on": 8, "share": 0.3,
+            "steps": 4, "validate_every": 2, "validate_on": 6, "calibrate_on": 8, "share": 0.3, "content": False,
         }  # fmt: skip
         return genziqa.genziqa_request.GenzRequest(**{**given, **changes})
 
@@ -70,6 +70,13 @@ def test_losses_of_alike_pictures_are_finite_with_their_gradients():
     batch_loss(scores, torch.full((3,), 7.0), 1.0, LossWeights(1.0, 1.0, 1.0)).backward()
     assert scores.grad.isfinite().all()
     assert float(rank_loss(torch.zeros(2), torch.tensor([1.0, 9.0]))) == pytest.approx(0.25)
+
+
+def test_ladders_ask_for_less_where_there_is_more_damage():
+    assert float(ladder_loss(torch.tensor([1.0, 0.5, 0.2, 0.0]))) == pytest.approx(0.05 / 2)
+    scores = torch.tensor([0.0, 0.0], requires_grad=True)
+    ladder_loss(scores).backward()
+    assert scores.grad.tolist() == [-1.0, 1.0]
 
 
 @pytest.mark.parametrize("weights", [(0, 0, 0), (-1, 0, 1), (math.nan, 1, 1), (math.inf, 0, 0)])
@@ -100,7 +107,11 @@ def test_latents_are_the_scorers_and_made_once(genziqa, backbone, rated, request
     from latent_critic.core.methods.native_size import to_native
 
     settings = request_for().settings
-    wanted = [(image.path, mirrored) for image in rated.images[2:6] for mirrored in (False, True)]
+    wanted = [
+        genziqa.genziqa_latents.Wanted(image.path, mirrored)
+        for image in rated.images[2:6]
+        for mirrored in (False, True)
+    ]
     seen, encode = [], type(backbone).encode
     monkeypatch.setattr(
         type(backbone), "encode", lambda self, x, **rest: seen.append(len(x)) or encode(self, x, **rest)
@@ -109,7 +120,7 @@ def test_latents_are_the_scorers_and_made_once(genziqa, backbone, rated, request
     first, again = latents.of(wanted), latents.of(wanted)
     assert sum(seen) == len(wanted)
     assert len({latent.shape for latent in first}) == 2
-    for (path, mirrored), latent, same in zip(wanted, first, again, strict=True):
+    for (path, mirrored, *_), latent, same in zip(wanted, first, again, strict=True):
         image = load_image(path)
         image = to_native(image, settings.shape(*image.shape[1:], backbone.family))
         expected = encode(backbone, (image.flip(-1) if mirrored else image)[None])[0]
@@ -125,15 +136,46 @@ def test_latents_are_the_scorers_and_made_once(genziqa, backbone, rated, request
 
 def test_a_picture_that_cannot_be_scored_is_named(genziqa, backbone, request_for, tmp_path):
     Image.new("RGB", (6, 60)).save(tmp_path / "thin.png")
+    module = genziqa.genziqa_latents
     with pytest.raises(BadInput, match=r"thin\.png"):
-        genziqa.genziqa_latents.Latents(backbone, request_for().settings).of([(tmp_path / "thin.png", False)])
+        module.Latents(backbone, request_for().settings).of([module.Wanted(tmp_path / "thin.png")])
 
 
-def test_no_group_lies_on_both_sides(genziqa, request_for):
+def test_damage_comes_before_the_resizing(genziqa, backbone, rated, request_for):
+    from latent_critic.core.data.distortions import distort
+    from latent_critic.core.images import load_image
+    from latent_critic.core.methods.native_size import to_native
+
+    module, path, settings = genziqa.genziqa_latents, rated.images[0].path, request_for().settings
+    whole, harmed = module.Latents(backbone, settings).of([module.Wanted(path), module.Wanted(path, False, "jpeg", 4)])
+    image = distort(load_image(path), "jpeg", 4)
+    expected = backbone.encode(to_native(image, settings.shape(*image.shape[1:], backbone.family))[None])[0]
+    torch.testing.assert_close(harmed, expected, rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(harmed, whole, atol=1e-2)
+
+
+def test_no_group_lies_in_two_parts(genziqa, request_for):
     (part,) = genziqa.genziqa_data.split(request_for())
-    train, held = ({image.group for image in side} for side in (part.train, part.held))
-    assert not train & held
-    assert len(part.train) + len(part.held) == 40
+    train, held, unseen = ({image.group for image in side} for side in (part.train, part.held, part.unseen))
+    assert not train & held | train & unseen | held & unseen
+    assert len(part.train) + len(part.held) + len(part.unseen) == 40
+    assert len(part.held) > 2 < len(part.unseen)
+
+
+def test_like_contents_lie_in_one_part(genziqa, request_for, rated, tmp_path):
+    """Pictures without groups, each of them three times under other names: no copy lies in another part."""
+    images = []
+    for place, image in enumerate(rated.images[:20]):
+        for copy in range(3):
+            path = tmp_path / f"{place}_{copy}.png"
+            path.write_bytes(image.path.read_bytes())
+            images.append(replace(image, path=path, group=path.stem))
+    request = request_for(data=(RatedSet("copies", tuple(images)),), content=True)
+    (part,) = genziqa.genziqa_data.split(request)
+    sides = [{image.path.stem.split("_")[0] for image in side} for side in (part.train, part.held, part.unseen)]
+    assert sum(map(len, sides)) == 20
+    assert len(list(request.run.glob("contents-*.json"))) == 1
+    assert genziqa.genziqa_data.split(request) == [part]
 
 
 def test_the_first_pictures_of_a_sorted_list_are_not_its_worst(genziqa, request_for, rated):
@@ -141,8 +183,9 @@ def test_the_first_pictures_of_a_sorted_list_are_not_its_worst(genziqa, request_
     request = request_for(data=(RatedSet("sorted", images),))
     (part,) = genziqa.genziqa_data.split(request)
     assert genziqa.genziqa_data.split(request) == [part]
-    assert sorted(image.mos for side in (part.train, part.held) for image in side) == [float(i) for i in range(400)]
-    for side in (part.train, part.held):
+    every = (part.train, part.held, part.unseen)
+    assert sorted(image.mos for side in every for image in side) == [float(i) for i in range(400)]
+    for side in every:
         first = [image.mos for image in side[:60]]
         assert abs(sum(first) / 60 - 200) < 60
         assert min(first) < 60
@@ -162,6 +205,33 @@ def test_steps_are_drawn_by_their_number(genziqa, request_for):
     assert levels <= set(range(100))
     assert len(levels) > 40
     assert {one.timestep for one in data.draw(parts, request_for(levels=(7,)), 0)[1]} == {7}
+
+
+def test_ladders_follow_the_pictures(genziqa, request_for):
+    data = genziqa.genziqa_data
+    plain, request = request_for(), request_for(ladders=3)
+    parts = data.split(request)
+    seen = set()
+    for step in range(30):
+        place, drawn = data.draw(parts, request, step)
+        assert (place, drawn[:4]) == data.draw(parts, plain, step)
+        assert len(drawn) == 10
+        for less, more in zip(drawn[4::2], drawn[5::2], strict=True):
+            assert 0 <= less.severity < more.severity <= 5
+            assert replace(less, severity=more.severity) == more
+            seen.add(less.kind)
+    assert seen == set(request.ladder_kinds)
+
+
+def test_ladders_teach_that_damage_is_worse(genziqa, backbone, request_for):
+    """The rating of these pictures is their contrast; ladders of contrast alone say so too, without ratings' help."""
+    request = request_for(
+        steps=30, ladders=4, ladder_kinds=("contrast",), levels=(33,), ladder_weight=5.0, validate_every=100
+    )
+    run = genziqa.genziqa._Run(request, backbone, None, genziqa.genziqa_world.Alone())
+    run.begin()
+    losses = [run.one_step() for _ in range(30)]
+    assert sum(losses[-8:]) < 0.7 * sum(losses[:8])
 
 
 def test_a_resumed_run_equals_an_uninterrupted_one(genziqa, backbone, request_for):
@@ -288,18 +358,40 @@ def test_a_head_that_shall_only_rank_has_no_scale(genziqa, backbone, request_for
 
 
 def test_two_processes_step_like_one(genziqa, backbone, request_for):
-    """Each takes every second picture; the mean of their gradients is the whole batch's for squared error."""
-    runs = [genziqa.genziqa._Run(request_for("one"), backbone, None, genziqa.genziqa_world.Alone())]
-    for rank in (0, 1):
-        world = genziqa.genziqa_world.Alone()
-        world.rank, world.size = rank, 2
-        runs.append(genziqa.genziqa._Run(request_for("two"), backbone, None, world))
-    gradients = []
-    for run in runs:
+    """Each takes every second row of five pictures and two ladders; loss and mean gradient are the whole batch's."""
+    board = {}
+
+    class Half(genziqa.genziqa_world.Alone):
+        size = 2
+
+        def __init__(self, rank):
+            self.rank = rank
+
+        def whole(self, mine, count):
+            board[self.rank] = mine.detach()
+            found = torch.zeros(count)
+            for rank, values in board.items():
+                found[rank::2] = values
+            found[self.rank :: 2] = mine
+            return found
+
+    changes = {"batch": 5, "ladders": 2, "losses": LossWeights(1.0, 2.0, 3.0)}
+    worlds = [genziqa.genziqa_world.Alone(), Half(0), Half(1)]
+    runs = [
+        genziqa.genziqa._Run(request_for(f"run {place}", **changes), backbone, None, world)
+        for place, world in enumerate(worlds)
+    ]
+    gradients, losses = {}, {}
+    for place in (0, 1, 2, 1):  # the first half once more: now it knows the second's scores
+        run = runs[place]
         run.begin()
-        run._apply = lambda parameters: gradients.append([parameter.grad.clone() for parameter in parameters])
-        run.one_step()
-    for whole, first, second in zip(*gradients, strict=True):
+        run.state.step = 0
+        run.adaptation.zero_grad()
+        run._apply = lambda parameters, at=place: gradients.update({at: [each.grad.clone() for each in parameters]})
+        losses[place] = run.one_step()
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+    assert losses[2] == pytest.approx(losses[0], rel=1e-4)
+    for whole, first, second in zip(gradients[0], gradients[1], gradients[2], strict=True):
         assert float(((first + second) / 2 - whole).norm()) <= 1e-3 * float(whole.norm())
 
 
@@ -319,7 +411,7 @@ def test_a_step_with_an_infinite_gradient_is_skipped(genziqa, backbone, request_
     "changes",
     [
         {"data": ()}, {"steps": 0}, {"batch": 1}, {"rate": -1.0}, {"precision": "fp8"}, {"levels": (1000,)},
-        {"limit": 1}, {"validate_levels": ()},
+        {"limit": 1}, {"validate_levels": ()}, {"ladders": -1}, {"ladder_kinds": ("rust",)}, {"ladder_weight": 0.0},
     ],
     ids=repr,
 )  # fmt: skip
@@ -352,6 +444,7 @@ def test_the_command_trains_and_goes_on(tiny_folder, rated, tmp_path, capsys):
         "--run", str(tmp_path / "run"), "--context", "2", "--rank", "1", "--timesteps", "33", "--side", "64",
         "--steps", "2", "--batch", "4", "--validate-on", "6", "--plcc-weight", "1", "--one-level",
         "--calibrated-on", "contrasts", "--share", "0.3", "--padding-mask", "--half", "--no-mirror",
+        "--by-group", "--ladders", "1", "--ladder-kinds", "jpeg",
     ]  # fmt: skip
     parsed = build_parser().parse_args([*arguments, "--minutes", "0"])
     assert parsed.run(parsed) == 0
@@ -377,3 +470,6 @@ def test_accelerates_world_of_one_changes_no_gradient(genziqa):
     world.mean_gradients([parameter, unused])
     assert parameter.grad.tolist() == [1.0, -2.0, 3.0]
     assert unused.grad.tolist() == [0.0, 0.0]
+    mine = torch.tensor([1.0, 2.0, 3.0], requires_grad=True)
+    world.whole(mine, 3).square().sum().backward()
+    assert mine.grad.tolist() == [2.0, 4.0, 6.0]
