@@ -17,8 +17,8 @@ from .scaling import Scaler
 from .spread import spreads
 
 #: How the features came about; heads of different kinds are not interchangeable.
-Kind = Literal["guided_path", "single_level", "probe", "prompts", "maps"]
-KINDS: tuple[Kind, ...] = ("guided_path", "single_level", "probe", "prompts", "maps")
+Kind = Literal["guided_path", "single_level", "probe", "prompts", "maps", "restored"]
+KINDS: tuple[Kind, ...] = ("guided_path", "single_level", "probe", "prompts", "maps", "restored")
 
 
 class Regressor(Protocol):

@@ -72,10 +72,10 @@ METHODS: tuple[MethodInfo, ...] = (
         "diff_v2_iqa",
         ("image", "head"),
         True,
-        UNET_FAMILIES,
+        FAMILIES,
         "DiffV2IQA: reimplemented after Wang et al., Diffusion Model Based Visual Compensation Guidance and Visual "
         "Difference Analysis for No-Reference Image Quality Assessment, 2024 (arXiv 2402.14401), not by its authors",
-        False,
+        True,
     ),
     MethodInfo("judge", ("image",), True, (), "ours: a small CNN that ships, trained on rated photographs", True),
     MethodInfo(

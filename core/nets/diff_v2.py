@@ -94,7 +94,7 @@ class DiffShape:
     def narrow(cls, maps: Sequence[int], features: int, grid: int = 6, **changes: Any) -> DiffShape:
         """What fits into some ten thousands of weights, on other backbones' features."""
         first, second, third, fourth = maps
-        vcg = VcgShape((first, second, third, fourth), grid, 4, (16, 16), window=_window(grid), heads=2, hidden=32)
+        vcg = VcgShape((first, second, third, fourth), grid, 4, (16, 16), window=window_of(grid), heads=2, hidden=32)
         return cls(vcg, VdaShape(features, 4, 8), **changes)
 
     def to_dict(self) -> dict[str, Any]:
@@ -108,7 +108,7 @@ class DiffShape:
         return cls(**{**told, "vcg": VcgShape(**vcg), "vda": VdaShape(**told["vda"])})
 
 
-def _window(grid: int) -> int:
+def window_of(grid: int) -> int:
     """The largest side of windows up to 4 that tile the grid; all of it where none does."""
     return next((side for side in (4, 3, 2) if grid % side == 0), grid)
 
