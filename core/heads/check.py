@@ -28,6 +28,9 @@ _PARTS = {
     "diffusers_text_encoder_2": "second text encoder",
     "diffusers_text_encoder_3": "third text encoder",
 }
+#: What all hosts know of CLIP's encoders, for a head that was fitted in another host.
+_SHARED = {"text_l": "CLIP-L text encoder", "text_g": "OpenCLIP-G text encoder", "text_h": "OpenCLIP-H text encoder"}
+_TEXTS = ("clip", "diffusers_text_encoder")
 
 
 class AnyHead(Protocol):
@@ -156,7 +159,8 @@ def _reservations(head: AnyHead, backbone: Backbone) -> list[str]:
         found.append("LoRA and other patches on the model are not those that the head was fitted with")
     if _other(head.meta.identity, backbone.identity, "clip_set_up"):
         found.append("the CLIP layer, or what patches CLIP, is not what the head was fitted with")
-    for part, name in _PARTS.items():
+    same_host = any(part in head.meta.identity and part in backbone.identity for part in _TEXTS)
+    for part, name in (_PARTS if same_host else _PARTS | _SHARED).items():
         if _differs(head.meta.identity, backbone.identity, part):
             found.append(f"the {name} is not the one that the head was fitted with")
     return found

@@ -38,6 +38,20 @@ def hosts(comfyui, diffusers):
     return AdaptableComfyBackbone(embedded.load_model(), clip, embedded.load_vae()), DiffusersBackbone(load_embedded())
 
 
+@pytest.fixture
+def clip_of_other_weights(comfyui):
+    """The embedded CLIP, other weights in it."""
+    from latent_critic.core.hosts.comfyui import embedded
+
+    clip = embedded.load_clip()
+    generator = torch.Generator().manual_seed(5)
+    for parameter in clip.patcher.model.parameters():
+        if parameter.ndim > 1:
+            drawn = torch.randn(parameter.shape, generator=generator).to(parameter.dtype)
+            parameter.data.copy_(0.05 * drawn)
+    return clip
+
+
 def diffusers_unet(diffusers, family):
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
@@ -68,6 +82,29 @@ def test_one_model_has_one_fingerprint_and_one_family(hosts):
     assert comfy.family == pipeline.family
     assert dict(comfy.cross_shapes()) == dict(pipeline.cross_shapes())
     assert dict(comfy.text_spaces()) == dict(pipeline.text_spaces())
+
+
+def test_hosts_know_each_others_text_encoders(hosts, clip_of_other_weights):
+    """A head that was trained on the command line is warned about another CLIP in ComfyUI, and about nothing else."""
+    from latent_critic.core.backbone.fingerprint import Fingerprint
+    from latent_critic.core.heads.check import check_head
+    from latent_critic.core.hosts.comfyui import embedded
+    from latent_critic.core.hosts.comfyui.adaptable import AdaptableComfyBackbone
+    from latent_critic.core.methods.genziqa_head import untrained
+
+    comfy, pipeline = hosts
+    mine, other = (Fingerprint.from_text(one.identity["text_l"]) for one in hosts)
+    assert len(mine.sketch) > 100
+    assert mine.distance(other) < 1e-3
+    head = untrained(pipeline, context=2, rank=1)
+    assert check_head(head, comfy, "prompts").warnings == ()
+    foreign = AdaptableComfyBackbone(embedded.load_model(), clip_of_other_weights, embedded.load_vae())
+    assert check_head(head, foreign, "prompts").warnings == (
+        "the CLIP-L text encoder is not the one that the head was fitted with",
+    )
+    assert check_head(untrained(comfy, context=2, rank=1), foreign, "prompts").warnings == (
+        "the CLIP is not the one that the head was fitted with",
+    )
 
 
 def test_texts_and_vectors_give_the_same_conditions(hosts):

@@ -103,7 +103,7 @@ class DiffusersBackbone:
     def identity(self) -> Mapping[str, str]:
         """What else decides a value: LoRA adapters on the network, the text encoders, the VAE; read once."""
         if self._identity is None:
-            self._identity = identity.identity(self._pipeline, self._unet)
+            self._identity = identity.identity(self._pipeline, self._unet, self.family.text_layout)
         return self._identity
 
     @property

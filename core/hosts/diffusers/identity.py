@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ...backbone.fingerprint import Fingerprint, sketch
+from ...backbone.text_sketch import FIRST_LAYERS, LETTERS, text_key
 
 #: The keys are this host's own, because these weights carry other names in other hosts, and other sketches with them.
 _PARTS = {f"diffusers_{name}": name for name in ("text_encoder", "text_encoder_2", "text_encoder_3", "vae")}
@@ -39,13 +40,26 @@ def _value(parts: Sequence[Tensor], place: int) -> float:
     raise IndexError(place)
 
 
-def identity(pipeline: Any, network: nn.Module) -> dict[str, str]:
-    """Short texts to compare: ``model`` names the LoRA adapters on the network; sketches of text encoders and VAE."""
+def identity(pipeline: Any, network: nn.Module, text_layout: str = "") -> dict[str, str]:
+    """Short texts to compare: ``model`` names the LoRA adapters on the network; sketches of text encoders and VAE.
+
+    Args:
+        pipeline: The pipeline.
+        network: Its denoiser.
+        text_layout: The family's: names of the CLIP encoders, whose first layers are sketched as all hosts do.
+    """
     found = {"model": ", ".join(_adapters(network)) or "plain"}
     for key, name in _PARTS.items():
         part = getattr(pipeline, name, None)
         if part is not None:
             found[key] = _sketched(part, key)
+    letters = [name.removeprefix("clip_") for name in text_layout.split("+")]
+    for letter, name in zip(letters, ("text_encoder", "text_encoder_2"), strict=False):
+        encoder = getattr(pipeline, name, None)
+        inner = getattr(encoder, "text_model", encoder)  # transformers 5 has dropped one level
+        layers = getattr(getattr(inner, "encoder", None), "layers", None)
+        if letter in LETTERS and layers is not None:
+            found[text_key(letter)] = _sketched(layers[:FIRST_LAYERS], text_key(letter))
     return found
 
 
