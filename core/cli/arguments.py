@@ -61,9 +61,14 @@ def add_scorer(parser: argparse.ArgumentParser) -> None:
 
 
 def add_on_model(parser: argparse.ArgumentParser) -> None:
-    """For ``--scorer lgdm``: the head, and the diffusion model that it was fitted for."""
-    group = parser.add_argument_group("lgdm (a diffusion model and a head that was fitted for it)")
-    group.add_argument("--head", metavar="FILE", help="a head from latent-critic fit-head or the node Fit Head")
+    """For scorers on a diffusion model: the model, and the head that was made for it."""
+    group = parser.add_argument_group("zero_shot, lgdm, genziqa, dp_iqa (a diffusion model; all but the first: a head)")
+    group.add_argument(
+        "--head",
+        metavar="FILE",
+        help="from latent-critic fit-head, train genziqa or train dp-iqa, or the node Fit Head (default for genziqa "
+        "and dp_iqa on the embedded model: the shipped head)",
+    )
     add_model_place(group)
 
 

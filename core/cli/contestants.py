@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..benchmark.scoring import Contestant
 from ..errors import BadInput
 from ..methods import METHODS, method
+from ..methods.on_model import ON_MODEL, read_head, scorer_on
+from .loaded_model import comfy_backbone, comfy_parts, comfy_place
 
 if TYPE_CHECKING:
     from ..methods.contract import Scorer
@@ -70,7 +71,7 @@ def _cannot(name: str, model: _Loaded | None) -> str | None:
     info = method(name)
     if info.needs == _IMAGE_ONLY:
         return None if info.available else "planned, not in this release"
-    if name not in _BUILDERS:
+    if name not in ON_MODEL:
         return "planned, not in this release" if not info.available else "it cannot be built on the command line"
     if model is None:
         return "it needs a loaded model: name a ComfyUI folder with --comfyui"
@@ -82,98 +83,33 @@ def _cannot(name: str, model: _Loaded | None) -> str | None:
 def _one(name: str, request: ContestantRequest, model: _Loaded | None) -> Contestant:
     from . import scorers
 
-    if model is None or name not in _BUILDERS:
+    if model is None or name not in ON_MODEL:
         return Contestant(scorers.load_scorer(name, request.device, request.weights, request.policy))
-    build = _BUILDERS[name]
     loaded = model
-    return Contestant(build(model, None), lambda: loaded.rows, lambda seed: build(loaded, seed))
+    return Contestant(loaded.scorer(name), lambda: loaded.rows, lambda seed: loaded.scorer(name, seed))
 
 
 class _Loaded:
     """The model as a backbone, its heads by method, and how many rows went through its denoiser."""
 
     def __init__(self, request: ContestantRequest) -> None:
-        from ..hosts.comfyui.adaptable import AdaptableComfyBackbone
-
-        model, clip, vae = self.parts = _model(request.checkpoint)
-        self.backbone = AdaptableComfyBackbone(model, clip, vae)
-        self.heads = dict(_head(Path(file)) for file in request.heads)
+        named = request.checkpoint
+        folder = named is not None and Path(named).is_dir()
+        self.parts = comfy_parts(model=named) if folder else comfy_parts(checkpoint=named)
+        found = [read_head(file) for file in request.heads]
+        self.heads = {head.meta.method: head for head in found}
         self.rows = 0
-        model.model.diffusion_model.register_forward_pre_hook(self._count)
+        self.parts[0].model.diffusion_model.register_forward_pre_hook(self._count)
+
+    def scorer(self, name: str, seed: int | None = None) -> Scorer:
+        """With other noise for another seed; the first one's for ``None``."""
+        head, backbone = self.heads.get(name), comfy_backbone(name, self.parts)
+        return scorer_on(name, backbone, head, seed=None if seed is None else _apart(seed), place=comfy_place())
 
     def _count(self, _: Any, given: tuple[Any, ...]) -> None:
         self.rows += len(given[0])
 
 
-def _model(checkpoint: str | None) -> tuple[Any, Any, Any]:
-    if checkpoint is None or Path(checkpoint).is_dir():
-        from ..hosts.comfyui import embedded
-        from ..nets.critic_ldm import SHIPPED
-
-        folder = SHIPPED if checkpoint is None else Path(checkpoint)
-        return embedded.load_model(folder), embedded.load_clip(folder), embedded.load_vae(folder)
-    from ..hosts.comfyui.standalone import load_checkpoint
-
-    return load_checkpoint(Path(checkpoint))
-
-
-def _head(path: Path) -> tuple[str, Any]:
-    """A head by its method, whatever wrote it."""
-    from ..heads.head_file import load_head
-    from ..methods.dp_iqa_file import is_dp_iqa, load_dp_iqa
-    from ..methods.genziqa_file import is_genziqa, load_genziqa
-
-    head: Any = (
-        load_genziqa(path) if is_genziqa(path) else load_dp_iqa(path) if is_dp_iqa(path) else load_head(path)
-    )  # fmt: skip
-    return head.meta.method, head
-
-
-def _zero_shot(model: _Loaded, seed: int | None) -> Scorer:
-    from ..methods.zero_shot import ZeroShot, ZeroShotOptions
-
-    return ZeroShot(model.backbone, options=ZeroShotOptions(seed=_apart(seed)))
-
-
-def _lgdm(model: _Loaded, seed: int | None) -> Scorer:
-    from ..methods.lgdm import Lgdm, options_of
-    from ..methods.psis import make_psi
-
-    head = model.heads["lgdm"]
-    if seed is not None:
-        told = dict(head.meta.settings)
-        told["guidance"] = {**told["guidance"], "seed": _apart(seed)}
-        head = replace(head, meta=replace(head.meta, settings=told))
-    name = options_of(head).psi
-    return Lgdm(model.backbone, head, None if name is None else make_psi(name, model.backbone))
-
-
-def _genziqa(model: _Loaded, seed: int | None) -> Scorer:
-    from ..methods.genziqa import GenzIQA
-
-    head = model.heads["genziqa"]
-    if seed is not None:
-        head = replace(head, settings=replace(head.settings, seed=_apart(seed)))
-    return GenzIQA(model.backbone, head)
-
-
-def _dp_iqa(model: _Loaded, seed: int | None) -> Scorer:
-    """It draws nothing: every seed gives the same scores."""
-    from ..hosts.comfyui.own_nets import place
-    from ..hosts.comfyui.residuals import ResidualComfyBackbone
-    from ..methods.dp_iqa import DpIqa
-
-    return DpIqa(ResidualComfyBackbone(*model.parts), model.heads["dp_iqa"], place=place)
-
-
-def _apart(seed: int | None) -> int:
+def _apart(seed: int) -> int:
     """Seeds of levels count on from the first one; a thousand apart, no two draws share any."""
-    return 0 if seed is None else 1000 * seed
-
-
-_BUILDERS: dict[str, Callable[[_Loaded, int | None], Scorer]] = {
-    "zero_shot": _zero_shot,
-    "lgdm": _lgdm,
-    "genziqa": _genziqa,
-    "dp_iqa": _dp_iqa,
-}
+    return 1000 * seed

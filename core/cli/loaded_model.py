@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from ..backbone.contracts import Backbone
     from ..methods.hyperfeature_options import HyperfeatureOptions
     from ..methods.hyperfeatures import Hyperfeatures
+    from ..methods.on_model import Place
 
 _EMBEDDED = "embedded"
 
@@ -112,8 +113,12 @@ class ModelChoice(Protocol):
         ...
 
 
-def load_backbone(arguments: argparse.Namespace | ModelChoice) -> Backbone:
+def load_backbone(arguments: argparse.Namespace | ModelChoice, scorer: str | None = None) -> Backbone:
     """The model; inside ComfyUI when ``--comfyui`` brought us there.
+
+    Args:
+        arguments: Which model.
+        scorer: Who will use it: some ask a host for more than others.
 
     Raises:
         BadInput: a checkpoint without ComfyUI.
@@ -121,7 +126,7 @@ def load_backbone(arguments: argparse.Namespace | ModelChoice) -> Backbone:
         MissingDependency: diffusers is not installed.
     """
     if is_inside():
-        return _comfy_backbone(arguments)
+        return comfy_backbone(scorer, comfy_parts(arguments.model, arguments.checkpoint))
     if arguments.checkpoint is not None:
         raise BadInput("a ComfyUI folder with --checkpoint", "none", "Name it with --comfyui.")
     from .scorers import _device
@@ -138,18 +143,49 @@ def load_backbone(arguments: argparse.Namespace | ModelChoice) -> Backbone:
     return DiffusersBackbone(load_pipeline(arguments.model, device))
 
 
-def _comfy_backbone(arguments: argparse.Namespace | ModelChoice) -> Backbone:
-    from ..hosts.comfyui.backbone import ComfyBackbone
+def comfy_parts(model: str = _EMBEDDED, checkpoint: str | Path | None = None) -> tuple[Any, Any, Any]:
+    """ComfyUI's MODEL, CLIP and VAE of a checkpoint's file, or of a folder that `latent-critic train ldm` wrote.
 
-    if arguments.checkpoint is not None:
+    Raises:
+        UnreadableFile: no model at that place.
+    """
+    if checkpoint is not None:
         from ..hosts.comfyui.standalone import load_checkpoint
 
-        return ComfyBackbone(*load_checkpoint(Path(arguments.checkpoint)))
+        return load_checkpoint(Path(checkpoint))
     from ..hosts.comfyui import embedded
     from ..nets.critic_ldm import SHIPPED
 
-    folder = SHIPPED if arguments.model == _EMBEDDED else Path(arguments.model)
-    return ComfyBackbone(embedded.load_model(folder), embedded.load_clip(folder), embedded.load_vae(folder))
+    folder = SHIPPED if model == _EMBEDDED else Path(model)
+    return embedded.load_model(folder), embedded.load_clip(folder), embedded.load_vae(folder)
+
+
+def comfy_backbone(scorer: str | None, parts: tuple[Any, Any, Any]) -> Backbone:
+    """ComfyUI's host with what this scorer asks of it.
+
+    Raises:
+        UnsupportedFamily: no known family, or one that this scorer cannot use.
+    """
+    if scorer == "genziqa":
+        from ..hosts.comfyui.adaptable import AdaptableComfyBackbone
+
+        return AdaptableComfyBackbone(*parts)
+    if scorer == "dp_iqa":
+        from ..hosts.comfyui.residuals import ResidualComfyBackbone
+
+        return ResidualComfyBackbone(*parts)
+    from ..hosts.comfyui.backbone import ComfyBackbone
+
+    return ComfyBackbone(*parts)
+
+
+def comfy_place() -> Place | None:
+    """How our small networks are put where ComfyUI wants them; ``None`` outside of it."""
+    if not is_inside():
+        return None
+    from ..hosts.comfyui.own_nets import place
+
+    return place
 
 
 def load_features(arguments: argparse.Namespace) -> Hyperfeatures:

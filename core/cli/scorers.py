@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import BadInput
 from ..methods import method
+from ..methods.on_model import ON_MODEL, WITHOUT_HEAD, read_head, scorer_on, shipped_head
 
 if TYPE_CHECKING:
     from ..methods.contract import Scorer
@@ -62,33 +63,47 @@ def load_scorer(
             f"{name}, which needs {', '.join(info.needs)}",
             "Use it in ComfyUI, where a model is loaded.",
         )
-    if name == "lgdm":
-        return _lgdm(on_model or OnModel())
-    if on_model is not None and on_model.head is not None:
-        raise BadInput("--head with --scorer lgdm", f"--scorer {name}", "Name the scorer, or leave the head out.")
+    choice = on_model or OnModel()
+    if name not in WITH_HEAD and choice.head is not None:
+        got = f"--scorer {name}"
+        raise BadInput(f"--head with --scorer {', '.join(WITH_HEAD)}", got, "Name the scorer, or leave the head out.")
+    if name in ON_MODEL:
+        return _on_model(name, choice)
     place = _device(device)
     from ..methods.judge import SHIPPED, Judge
 
     return Judge.load(place, SHIPPED if weights is None else weights, policy=policy)
 
 
-#: What `score`, `rank` and `reject` can run; `benchmark --comfyui` has more.
-_HERE = ("judge", "lgdm")
+#: Scorers that need a head for a model.
+WITH_HEAD = tuple(name for name in ON_MODEL if name not in WITHOUT_HEAD)
+#: What `score`, `rank` and `reject` can run.
+_HERE = ("judge", *ON_MODEL)
 
 
-def _lgdm(choice: OnModel) -> Scorer:
-    if choice.head is None:
-        raise BadInput("a head for lgdm", "none", "Name its file with --head; latent-critic fit-head makes one.")
-    from ..heads.head_file import load_head
-    from ..methods.lgdm import Lgdm, options_of
-    from ..methods.psis import make_psi
-    from .loaded_model import load_backbone
+def _on_model(name: str, choice: OnModel) -> Scorer:
+    from .loaded_model import comfy_place, load_backbone
 
-    head = load_head(choice.head)
-    options = options_of(head)
-    backbone = load_backbone(choice)
-    wanted = options.kind == "guided_path" and options.guidance.zeta2 > 0.0
-    return Lgdm(backbone, head, make_psi(options.psi, backbone) if wanted else None)
+    head = read_head(_head_file(name, choice)) if name in WITH_HEAD else None
+    return scorer_on(name, load_backbone(choice, name), head, place=comfy_place())
+
+
+def _head_file(name: str, choice: OnModel) -> Path:
+    """The head that was named, or the one that comes with the package where the embedded model is used."""
+    if choice.head is not None:
+        return choice.head
+    ours = choice.model == "embedded" and choice.checkpoint is None
+    found = shipped_head(name) if ours else None
+    if found is None:
+        raise BadInput(f"a head for {name}", "none", f"Name its file with --head; {_MADE_BY[name]} makes one.")
+    return found
+
+
+_MADE_BY = {
+    "lgdm": "latent-critic fit-head",
+    "genziqa": "latent-critic train genziqa",
+    "dp_iqa": "latent-critic train dp-iqa",
+}
 
 
 def _device(name: str) -> str:

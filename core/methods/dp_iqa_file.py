@@ -19,6 +19,8 @@ from .dp_iqa_head import REDUCER, DpHead, DpNets, DpShape
 from .dp_iqa_settings import DpSettings
 from .trained_file import check_finite, meta_facts, plain_facts, read_trained
 
+#: A head for the embedded model.
+SHIPPED = Path(__file__).parents[1] / "assets" / "dp_iqa" / "critic_ldm.safetensors"
 FORMAT = 1
 KEY = "latent_critic_dp_iqa"
 _REMEDY = "Train it again (latent-critic train dp-iqa), or copy the file again."

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from ..errors import BadInput
 from ..files import sweep, whole_file
 from ..images import load_image
+from ..methods.on_model import ON_MODEL, WITHOUT_HEAD, read_head, scorer_on
 from .features import content_of
 
 if TYPE_CHECKING:
@@ -124,12 +125,20 @@ def build(text: str, model: str, device: str = "cpu") -> Teacher:
         MismatchedBackbone: a head of another model.
     """
     name, _, file = text.partition("=")
-    makers = {"judge": _judge, "zero_shot": _zero_shot, "genziqa": _genziqa, "lgdm": _lgdm, "dp_iqa": _dp_iqa}
-    if name not in makers:
-        raise BadInput(f"a teacher out of {', '.join(makers)}", repr(name), "Write NAME or NAME=FILE.")
-    if not file and name in ("genziqa", "lgdm", "dp_iqa"):
-        raise BadInput(f"{name}=FILE, its head", name, "Name the head's file.")
-    return Teacher(makers[name](file, model, device), name)
+    names = ("judge", *ON_MODEL)
+    if name not in names:
+        raise BadInput(f"a teacher out of {', '.join(names)}", repr(name), "Write NAME or NAME=FILE.")
+    if name == "judge":
+        from ..methods.judge import SHIPPED, Judge
+
+        return Teacher(Judge.load(device, file or SHIPPED), name)
+    if bool(file) == (name in WITHOUT_HEAD):
+        expected = f"{name} alone" if file else f"{name}=FILE, its head"
+        raise BadInput(expected, text, "Leave the file out." if file else "Name the head's file.")
+    if name == "dp_iqa":
+        _check_own(file)
+    head = read_head(file) if file else None
+    return Teacher(scorer_on(name, _backbone(model, device), head), name)
 
 
 def _backbone(model: str, device: str) -> Any:
@@ -139,42 +148,12 @@ def _backbone(model: str, device: str) -> Any:
     return DiffusersBackbone(load_pipeline(model, device))
 
 
-def _judge(file: str, model: str, device: str) -> Scorer:
-    from ..methods.judge import SHIPPED, Judge
-
-    return Judge.load(device, file or SHIPPED)
-
-
-def _zero_shot(file: str, model: str, device: str) -> Scorer:
-    from ..methods.zero_shot import ZeroShot
-
-    return ZeroShot(_backbone(model, device))
-
-
-def _genziqa(file: str, model: str, device: str) -> Scorer:
-    from ..methods.genziqa import GenzIQA
-    from ..methods.genziqa_file import load_genziqa
-
-    return GenzIQA(_backbone(model, device), load_genziqa(file))
-
-
-def _lgdm(file: str, model: str, device: str) -> Scorer:
-    from ..heads.head_file import load_head
-    from ..methods.lgdm import Lgdm, options_of
-    from ..methods.psis import make_psi
-
-    backbone, head = _backbone(model, device), load_head(file)
-    psi = options_of(head).psi
-    return Lgdm(backbone, head, None if psi is None else make_psi(psi, backbone))
-
-
-def _dp_iqa(file: str, model: str, device: str) -> Scorer:
-    from ..methods.dp_iqa import DpIqa
+def _check_own(file: str) -> None:
+    """Refuse the authors' files of DP-IQA."""
     from ..methods.dp_iqa_authors import kind_of, read_state
-    from ..methods.dp_iqa_file import is_dp_iqa, load_dp_iqa
+    from ..methods.dp_iqa_file import is_dp_iqa
 
     if Path(file).exists() and not is_dp_iqa(file):
         kind = kind_of(read_state(file))
         got = f"the authors' {kind}, for academic use only"
         raise BadInput("a head of your own training as a teacher", got, "Train one: latent-critic train dp-iqa.")
-    return DpIqa(_backbone(model, device), load_dp_iqa(file))

@@ -1,0 +1,115 @@
+"""Scorers that look at pictures with a diffusion model, made by name: on any host's backbone, with whatever head."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import BadInput
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from .contract import Scorer
+
+#: Puts a small network of ours where the host wants it.
+Place = Callable[["nn.Module"], Callable[..., Any]]
+
+
+def read_head(path: str | Path) -> Any:
+    """A head's file, whatever wrote it; its ``meta.method`` says whose it is.
+
+    Raises:
+        UnreadableFile: missing, damaged, or no head.
+    """
+    from ..heads.head_file import load_head
+    from .dp_iqa_file import is_dp_iqa, load_dp_iqa
+    from .genziqa_file import is_genziqa, load_genziqa
+
+    if is_genziqa(path):
+        return load_genziqa(path)
+    return load_dp_iqa(path) if is_dp_iqa(path) else load_head(path)
+
+
+def shipped_head(name: str) -> Path | None:
+    """The head of this scorer that comes with the package, for the embedded model; ``None`` where none does."""
+    from . import dp_iqa_file, genziqa_file
+
+    found = {"genziqa": genziqa_file.SHIPPED, "dp_iqa": dp_iqa_file.SHIPPED}.get(name)
+    return found if found is not None and found.is_file() else None
+
+
+def scorer_on(
+    name: str, backbone: Any, head: Any = None, *, seed: int | None = None, place: Place | None = None
+) -> Any:
+    """A scorer on a model.
+
+    Args:
+        name: Of :data:`ON_MODEL`.
+        backbone: The model, by a host that can do what this scorer asks (``genziqa``: lay LoRA over it; ``dp_iqa``:
+            add residuals to its down blocks).
+        head: As :func:`read_head` gives it, for those that need one.
+        seed: Of the noise; the scorer's own when left out.
+        place: For the small networks of ours; on the backbone's device when left out.
+
+    Raises:
+        BadInput: no such scorer, no head for one that needs it, or one of another scorer.
+        MismatchedBackbone: the head was made for another model.
+    """
+    if name not in _MAKERS:
+        raise BadInput(f"a scorer on a model ({', '.join(_MAKERS)})", repr(name), "Use one of these names.")
+    whose = None if head is None else head.meta.method
+    wanted = None if name in WITHOUT_HEAD else name
+    if whose != wanted:
+        expected = f"no head for {name}" if wanted is None else f"a head for {name}"
+        got = "none" if whose is None else f"one for {whose}"
+        raise BadInput(expected, got, "Name the scorer that the head is for, or its file.")
+    return _MAKERS[name](backbone, head, seed, place)
+
+
+def _zero_shot(backbone: Any, head: None, seed: int | None, place: Place | None) -> Scorer:
+    from .zero_shot import ZeroShot, ZeroShotOptions
+
+    return ZeroShot(backbone, options=ZeroShotOptions() if seed is None else ZeroShotOptions(seed=seed))
+
+
+def _lgdm(backbone: Any, head: Any, seed: int | None, place: Place | None) -> Scorer:
+    from .lgdm import Lgdm, options_of
+    from .psis import make_psi
+
+    if seed is not None:
+        told = dict(head.meta.settings)
+        told["guidance"] = {**told["guidance"], "seed": seed}
+        head = replace(head, meta=replace(head.meta, settings=told))
+    options = options_of(head)
+    wanted = options.kind == "guided_path" and options.guidance.zeta2 > 0.0
+    return Lgdm(backbone, head, make_psi(options.psi, backbone) if wanted else None)
+
+
+def _genziqa(backbone: Any, head: Any, seed: int | None, place: Place | None) -> Scorer:
+    from .genziqa import GenzIQA
+
+    if seed is not None:
+        head = replace(head, settings=replace(head.settings, seed=seed))
+    return GenzIQA(backbone, head)
+
+
+def _dp_iqa(backbone: Any, head: Any, seed: int | None, place: Place | None) -> Scorer:
+    """It draws nothing: every seed gives the same scores."""
+    from .dp_iqa import DpIqa
+
+    return DpIqa(backbone, head, place=place)
+
+
+_MAKERS: dict[str, Callable[[Any, Any, int | None, Place | None], Scorer]] = {
+    "zero_shot": _zero_shot,
+    "lgdm": _lgdm,
+    "genziqa": _genziqa,
+    "dp_iqa": _dp_iqa,
+}
+#: Names that :func:`scorer_on` knows.
+ON_MODEL = tuple(_MAKERS)
+#: Those of them that need none.
+WITHOUT_HEAD = ("zero_shot",)
