@@ -96,6 +96,12 @@ def tiny(comfyui):
 
 
 @pytest.fixture(scope="session")
+def tiny_gguf(tiny):
+    """Tiny models in quantised blocks: `tiny_gguf.gguf_model(family)`, `tiny_gguf.rounded_model(family)`."""
+    return load_by_path(ROOT / "tests/host/tiny_gguf.py", "latent_critic_tiny_gguf")
+
+
+@pytest.fixture(scope="session")
 def tiny_pipelines(tiny, diffusers):
     """Diffusers pipelines with the weights of tiny models: `tiny_pipelines.pipeline(family, model, vae)`."""
     return load_by_path(ROOT / "tests/host/tiny_pipelines.py", "latent_critic_tiny_pipelines")

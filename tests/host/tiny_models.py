@@ -111,13 +111,17 @@ def fill(module, seed=0):
     return module
 
 
-def model(family="sd15", seed=0, dtype=torch.float32):
-    """A ModelPatcher as a checkpoint loader gives it."""
+def model(family="sd15", seed=0, dtype=torch.float32, compute=None, layers=None):
+    """A ModelPatcher as a checkpoint loader gives it.
+
+    ``compute``: weights are cast to it as they are used; ``layers``: classes of layers in place of ComfyUI's.
+    """
     if family not in FAMILIES:
-        return _transformers().model(family, seed, dtype)
+        return _transformers().model(family, seed, dtype, compute, layers)
     row = FAMILIES[family]
     config = getattr(comfy.supported_models, row.config)(copy.deepcopy({**UNET, **row.unet}))
-    config.set_inference_dtype(dtype, None)
+    config.set_inference_dtype(dtype, compute)
+    config.custom_operations = layers
     state = {}
     if row.v_prediction:  # the statistic by which ComfyUI tells SD 2.x's v-prediction checkpoints
         state = {"output_blocks.11.1.transformer_blocks.0.norm1.bias": torch.linspace(-1, 1, 64)}

@@ -151,13 +151,14 @@ LLM = {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 3, "num_
 SENTENCES = ("a good photo of a cat", "a bad photo of a dog", "sharp and clean", "blurry, noisy and dark") * 20
 
 
-def model(family, seed=0, dtype=torch.float32, compute=None):
-    """A ModelPatcher as a diffusion model loader gives it; ``compute``: weights are cast to it as they are used."""
+def model(family, seed=0, dtype=torch.float32, compute=None, layers=None):
+    """A ModelPatcher as a diffusion model loader gives it; ``compute`` and ``layers`` as in tiny_models.py."""
     sizes = copy.deepcopy(CONFIGS[family])
     if "txt_ids_dims" in comfy.ldm.flux.model.FluxParams.__dataclass_fields__ and "flux" in family:
         sizes["txt_ids_dims"] = [3] if family == "flux2" else []
     config = getattr(comfy.supported_models, CLASSES[family])(sizes)
     config.set_inference_dtype(dtype, compute)
+    config.custom_operations = layers
     made = patcher(config.get_model({}, "", device=comfy.model_management.unet_offload_device()), seed)
     if family == "sd3":
         places = made.model.diffusion_model.pos_embed

@@ -1,7 +1,8 @@
 """Gradients inside ComfyUI's executor, which runs nodes in inference mode.
 
 Weights loaded there are inference tensors, which autograd may not save. For the duration they are replaced by aliases:
-ordinary tensors over the same storage. Nothing is copied, and the model's own objects come back afterwards.
+ordinary tensors over the same storage. Nothing is copied, and the model's own objects come back afterwards. Layers that
+work on a passing copy of their weight take the form of ``recasting.py``.
 """
 
 from __future__ import annotations
@@ -15,11 +16,8 @@ from comfy import model_management
 from comfy.ldm.models.autoencoder import AutoencodingEngine
 from torch import Tensor
 
-
-def alias(tensor: Tensor) -> Tensor:
-    """An ordinary tensor over the storage of ``tensor``; no copy. Call it outside inference mode."""
-    found = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
-    return found.set_(tensor.untyped_storage(), tensor.storage_offset(), tensor.size(), tensor.stride())
+from .aliases import alias, is_plain
+from .recasting import recast
 
 
 def usable(value: Any) -> Any:
@@ -51,6 +49,7 @@ def gradient_context(*networks: torch.nn.Module, holders: Sequence[object] = ())
         stack.enter_context(_in_training())
         for network in networks:
             stack.enter_context(_aliased(network))
+            stack.enter_context(recast(network))
         for holder in holders:
             stack.enter_context(_held(holder))
         yield
@@ -67,18 +66,20 @@ def _may_overwrite(network: torch.nn.Module) -> bool:
 
 @contextmanager
 def _aliased(network: torch.nn.Module) -> Iterator[None]:
-    replaced: list[tuple[dict[str, Any], str, Any]] = []
+    replaced: list[tuple[dict[str, Any], str, Tensor, Tensor]] = []
     try:
         for module in network.modules():
             for store in (module._parameters, module._buffers):
                 for name, tensor in store.items():
-                    if tensor is not None and (tensor.is_inference() or tensor.requires_grad):
-                        replaced.append((store, name, tensor))
-                        store[name] = _stand_in(tensor)  # pyright: ignore[reportArgumentType]
+                    if tensor is not None and is_plain(tensor) and (tensor.is_inference() or tensor.requires_grad):
+                        replaced.append((store, name, tensor, _stand_in(tensor)))
+                        store[name] = replaced[-1][-1]  # pyright: ignore[reportArgumentType]
         yield
     finally:
-        for store, name, tensor in replaced:
-            store[name] = tensor
+        for store, name, tensor, stand_in in replaced:
+            # What ComfyUI moved or patched meanwhile stays as it left it: it keeps account of where weights lie.
+            if store.get(name) is stand_in and stand_in.data_ptr() == tensor.data_ptr():
+                store[name] = tensor
 
 
 @contextmanager
