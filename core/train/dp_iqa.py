@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ..benchmark.agreement import agreement
 from ..errors import BadInput
@@ -24,6 +24,7 @@ from ..methods.dp_iqa_file import load_dp_iqa, rounded, save_dp_iqa
 from ..methods.dp_iqa_head import DpHead, DpNets, fitting_shape, grown, untrained
 from ..methods.dp_iqa_reader import MapReader
 from ..methods.dp_iqa_text import text_sequence
+from .descent import autocast, descend
 from .dp_iqa_data import Drawn, draw, split
 from .dp_iqa_forward import Forward
 from .dp_iqa_maps import MapCache
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 _STAGE = "dp_iqa"
-_RISE = 50
 #: Pictures behind the decoder's first centre and scale.
 _STANDARDISE_ON = 200
 
@@ -202,24 +202,10 @@ class _Run:
         mos = torch.tensor([one.image.mos for one in mine], device=self.device)
         loss = batch_loss(100.0 * scores.float(), mos, self.part.deviation, request.losses)
         self.scaler.scale(loss).backward()
-        self._apply([parameter for _, parameter in state.names()])
+        descend(state, self.world, self.scaler, request)
         state.step += 1
         state.update_average(request.average)
         return float(loss.detach())
-
-    def _apply(self, parameters: Sequence[Tensor]) -> None:
-        request, step = self.request, self.state.step
-        for group in self.state.optimiser.param_groups:
-            group["lr"] = rate_at(request, step)
-        self.world.mean_gradients(parameters)
-        self.scaler.unscale_(self.state.optimiser)
-        norm = torch.nn.utils.clip_grad_norm_(parameters, request.clip)
-        if bool(torch.isfinite(norm)):
-            self.scaler.step(self.state.optimiser)
-        else:
-            _log.warning("The gradient of step %d was not finite; the step is skipped.", step)
-        self.scaler.update()
-        self.state.optimiser.zero_grad(set_to_none=True)
 
     # Measuring ----------------------------------------------------------------------------------------------------
 
@@ -284,15 +270,3 @@ class _Run:
         )
         head.nets.cpu()
         return replace(head, meta=meta)
-
-
-def rate_at(request: DpRequest, step: int) -> float:
-    """Rising over the first steps, then half a cosine down to a twentieth."""
-    rise = min(1.0, (step + 1) / _RISE)
-    return request.rate * rise * (0.05 + 0.95 * 0.5 * (1.0 + math.cos(math.pi * min(1.0, step / request.steps))))
-
-
-def autocast(precision: str, device: torch.device) -> torch.autocast:
-    """Forwards in this precision."""
-    dtype = torch.float16 if precision == "fp16" else torch.bfloat16
-    return torch.autocast(device.type, dtype, enabled=precision != "fp32")

@@ -1,4 +1,4 @@
-"""Which pictures a DP-IQA head is trained and validated on, and which of them a step sees."""
+"""Which pictures a head on one rated set is trained and validated on, and which of them a step sees."""
 
 from __future__ import annotations
 
@@ -6,16 +6,38 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
-from ..data.rated import RatedImage
+from ..data.rated import RatedImage, RatedSet
 from ..data.split import split_by_group
 from ..errors import BadInput
 from ..files import write_text
 from .content_of import contents
-from .dp_iqa_request import DpRequest
 from .genziqa_data import Part
+
+
+class Choice(Protocol):
+    """What a training's request says of its pictures; see :class:`~.dp_iqa_request.DpRequest`."""
+
+    @property
+    def data(self) -> RatedSet: ...  # noqa: D102
+    @property
+    def run(self) -> Path: ...  # noqa: D102
+    @property
+    def limit(self) -> int | None: ...  # noqa: D102
+    @property
+    def content(self) -> bool: ...  # noqa: D102
+    @property
+    def share(self) -> float: ...  # noqa: D102
+    @property
+    def batch(self) -> int: ...  # noqa: D102
+    @property
+    def flip(self) -> bool: ...  # noqa: D102
+    @property
+    def seed(self) -> int: ...  # noqa: D102
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +48,7 @@ class Drawn:
     mirrored: bool
 
 
-def split(request: DpRequest) -> Part:
+def split(request: Choice) -> Part:
     """Trained on and held back: no group on both sides, and no like contents where the request asks for that.
 
     Each side comes in an order drawn by the seed: a table of ratings is often sorted, and the decoder's first scale,
@@ -53,7 +75,7 @@ def split(request: DpRequest) -> Part:
     return part
 
 
-def _contents(images: Sequence[RatedImage], request: DpRequest) -> list[int]:
+def _contents(images: Sequence[RatedImage], request: Choice) -> list[int]:
     """Content numbers, kept beside the run's state: they take a forward of the judge's network a picture."""
     told = [[image.path.name, image.group] for image in images] + [request.share, request.seed]
     key = hashlib.sha256(json.dumps(told).encode()).hexdigest()[:24]
@@ -66,7 +88,7 @@ def _contents(images: Sequence[RatedImage], request: DpRequest) -> list[int]:
     return found
 
 
-def draw(part: Part, request: DpRequest, step: int) -> list[Drawn]:
+def draw(part: Part, request: Choice, step: int) -> list[Drawn]:
     """The pictures of a step: by permutations of all of them, so that each is seen equally often."""
     count, batch = len(part.train), min(request.batch, len(part.train))
     a_pass = count // batch
