@@ -97,7 +97,7 @@ def _linear(head: JudgeHead, description: Tensor) -> tuple[Tensor, float]:
         unit == 0.0, head.weights.to(**to), head.standardised(description.to(head.centre.device))[0].to(**to) / unit
     )
     standardised = unit * kept
-    matrix, bias = head.hidden.weight.to(**to), head.hidden.bias.to(**to)
+    matrix, bias = head.matrix().to(**to), head.hidden.bias.to(**to)
     inner = bias + matrix @ standardised
     run = inner - bias
     flat = run.abs() < 1e-9

@@ -119,12 +119,17 @@ class EfficientNetLite0(nn.Module):
 
         Strides 2, 2, 4, 8, 16, 16, 32, 32, 32. Stem and head are after their ReLU6, stages are linear.
         """
-        maps = [F.relu6(self.stem((pixels - MEAN) / STD), inplace=True)]
-        for stage in list(self.stages)[: count - 1]:
+        stem = F.relu6(self.stem((pixels - MEAN) / STD), inplace=True)
+        return [stem, *self.onward(stem, 0, count)]
+
+    def onward(self, values: Tensor, last: int, count: int = len(MAP_CHANNELS)) -> list[Tensor]:
+        """Map number ``last`` (0 the stem's, 7 the last stage's) → the maps after it, up to the first ``count``."""
+        maps = [values]
+        for stage in list(self.stages)[last : count - 1]:
             maps.append(stage(maps[-1]))
         if count == len(MAP_CHANNELS):
             maps.append(F.relu6(self.head(maps[-1]), inplace=True))
-        return maps
+        return maps[1:]
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Pixels [N, 3, H, W] in [0, 1] → pooled head features [N, 1280], the classifier's input."""

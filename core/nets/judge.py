@@ -19,7 +19,10 @@ _CLIP = 5.0
 
 
 def statistics(maps: Sequence[Tensor]) -> Tensor:
-    """Maps [N, C_i, h_i, w_i] → [N, 2 · ΣC_i] in fp32: every channel's mean and standard deviation over its map."""
+    """Maps [N, C_i, h_i, w_i] → [N, 2 · ΣC_i] in fp32: every channel's mean and standard deviation over its map.
+
+    Statistics of some maps, then of the others, are those of all of them in a row.
+    """
     parts = []
     for values in maps:
         flat = values.flatten(2).float()
@@ -58,28 +61,43 @@ class JudgeHead(nn.Module):
     """Descriptions [N, 2 D] → scores [N] in 0…100: standardise, one hidden layer, a logistic link.
 
     An ensemble of such heads, averaged before the link, is one wider head; that is how several seeds ship as one.
+
+    Args:
+        width: Hidden units.
+        ops: A namespace with ``Linear``.
+        rank: Units of a linear layer without bias before the hidden one, which makes a small head; 0 for none.
     """
 
     centre: Tensor
     scale: Tensor
     weights: Tensor
 
-    def __init__(self, width: int, ops: Any = nn) -> None:
+    def __init__(self, width: int, ops: Any = nn, rank: int = 0) -> None:
         super().__init__()
-        self.width = width
+        self.width, self.rank = width, rank
         self.register_buffer("centre", torch.zeros(DESCRIPTION))
         self.register_buffer("scale", torch.ones(DESCRIPTION))
         self.register_buffer("weights", map_weights().repeat(2), persistent=False)
-        self.hidden = ops.Linear(DESCRIPTION, width)
+        self.squeeze = ops.Linear(DESCRIPTION, rank, bias=False) if rank else None
+        self.hidden = ops.Linear(rank or DESCRIPTION, width)
         self.out = ops.Linear(width, 1)
 
     def standardised(self, descriptions: Tensor) -> Tensor:
         """Centred and scaled by the training set, clipped at five deviations, maps weighted alike."""
         return ((descriptions - self.centre) / self.scale).clamp(-_CLIP, _CLIP) * self.weights
 
+    def inner(self, standardised: Tensor) -> Tensor:
+        """What goes into the hidden layer's GELU, [N, width]."""
+        return self.hidden(standardised if self.squeeze is None else self.squeeze(standardised))
+
+    def matrix(self) -> Tensor:
+        """[width, 2 D] weights from standardised descriptions to hidden units, squeeze multiplied in; fp64, CPU."""
+        weight = self.hidden.weight.detach().to("cpu", torch.float64)
+        return weight if self.squeeze is None else weight @ self.squeeze.weight.detach().to("cpu", torch.float64)
+
     def logits(self, standardised: Tensor) -> Tensor:
         """What goes into the link, [N]."""
-        return self.out(F.gelu(self.hidden(standardised)))[:, 0]
+        return self.out(F.gelu(self.inner(standardised)))[:, 0]
 
     def forward(self, descriptions: Tensor) -> Tensor:
         """Descriptions [N, 2 D] → scores [N]."""
@@ -92,12 +110,13 @@ class JudgeNetwork(nn.Module):
     Args:
         width: Hidden units of the head.
         ops: A namespace with ``Conv2d`` and ``Linear``: ``torch.nn``, or a host's casting layers.
+        rank: Of the head's squeeze; 0 for none.
     """
 
-    def __init__(self, width: int, ops: Any = nn) -> None:
+    def __init__(self, width: int, ops: Any = nn, rank: int = 0) -> None:
         super().__init__()
         self.backbone = EfficientNetLite0(ops)
-        self.head = JudgeHead(width, ops)
+        self.head = JudgeHead(width, ops, rank)
 
     def statistics(self, views: Tensor) -> Tensor:
         """Views [N, 3, h, w] in [0, 1] → [N, D] in fp32. Rows do not depend on each other."""

@@ -18,7 +18,9 @@ from ..files import whole_file
 from .judge import JudgeNetwork
 from .views import SIZE_POLICY
 
-FORMAT = 1
+#: Layouts that can be read: 1 the plain head, 2 a head with a squeeze.
+FORMATS = (1, 2)
+FORMAT = FORMATS[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,7 @@ class JudgeFacts:
         settings: How it was trained.
         size_policy: How a picture becomes network input.
         format: Version of this layout.
+        rank: Of the head's squeeze; 0 for none.
     """
 
     width: int
@@ -48,6 +51,7 @@ class JudgeFacts:
     settings: dict[str, Any] = field(default_factory=dict)
     size_policy: str = SIZE_POLICY
     format: int = FORMAT
+    rank: int = 0
 
 
 def save(path: str | Path, network: JudgeNetwork, facts: JudgeFacts) -> None:
@@ -72,7 +76,7 @@ def read(path: str | Path, ops: Any = nn) -> tuple[JudgeNetwork, JudgeFacts]:
             facts = _facts((handle.metadata() or {}).get("latent_critic_judge"))
             tensors = {name: handle.get_tensor(name).float() for name in handle.keys()}  # noqa: SIM118
         with torch.random.fork_rng(devices=[]):  # building draws initial weights; the user's seeds must not move
-            network = JudgeNetwork(facts.width, ops)
+            network = JudgeNetwork(facts.width, ops, facts.rank)
         network.load_state_dict(tensors)
     except (OSError, SafetensorError, RuntimeError, ValueError, TypeError) as error:
         got = "no such file" if not path.exists() else f"{type(error).__name__}: {error}"
@@ -86,8 +90,12 @@ def _facts(text: str | None) -> JudgeFacts:
     if text is None:
         raise BadInput("a judge's facts in the metadata", "none", "Use a file written by latent-critic train judge.")
     found = json.loads(text)
-    if found.get("format") != FORMAT:
-        raise BadInput(f"judge format {FORMAT}", str(found.get("format")), "Update the package, or train again.")
+    if found.get("format") not in FORMATS:
+        raise BadInput(
+            f"judge format {' or '.join(map(str, FORMATS))}",
+            str(found.get("format")),
+            "Update the package, or train again.",
+        )
     return JudgeFacts(**found)
 
 

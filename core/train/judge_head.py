@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ..errors import BadInput
 from ..nets.judge import JudgeHead
@@ -59,7 +60,9 @@ def fit_head(
     members = []
     for number in range(settings.members):
         tick = None if watch is None else (lambda done, at=number: watch(at * settings.epochs + done, steps))
-        members.append(_fit_member(inputs, mos, settings, settings.seed + number, tick))
+        seed, loss = settings.seed + number, _rating_loss(inputs, mos)
+        member = fit_member(inputs, mos, settings, seed, loss=loss, tick=tick)
+        members.append((member.hidden, member.out))
     merge(head, members)
     return head.eval().requires_grad_(False)
 
@@ -80,33 +83,79 @@ def begun(descriptions: Tensor, mos: Tensor, settings: HeadSettings) -> JudgeHea
     return head
 
 
-def _fit_member(
-    inputs: Tensor, mos: Tensor, settings: HeadSettings, seed: int, tick: Callable[[int], None] | None
-) -> tuple[nn.Linear, nn.Linear]:
+class Member(nn.Module):
+    """One network of the ensemble: standardised descriptions → scores in 0…100, with dropout."""
+
+    def __init__(self, inputs: int, settings: HeadSettings, mos: Tensor) -> None:
+        super().__init__()
+        self.settings = settings
+        self.hidden, self.out = nn.Linear(inputs, settings.width), nn.Linear(settings.width, 1)
+        start_at_the_mean(self.out, mos)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Rows [n, 2 D] → scores [n]."""
+        seen = F.dropout(inputs, self.settings.drop_input)
+        inner = F.dropout(F.gelu(self.hidden(seen)), self.settings.drop_hidden)
+        return 100.0 * torch.sigmoid(self.out(inner)[:, 0])
+
+
+#: A member and the places of a batch → its loss.
+Loss = Callable[[Member, Tensor], Tensor]
+
+
+def fit_member(
+    inputs: Tensor,
+    mos: Tensor,
+    settings: HeadSettings,
+    seed: int,
+    *,
+    loss: Loss,
+    average: float = 0.0,
+    tick: Callable[[int], None] | None = None,
+) -> Member:
+    """Walk one member through the epochs; the random state is its own.
+
+    Args:
+        inputs: Standardised descriptions [n, 2 D].
+        mos: [n], where it begins.
+        settings: Of the head.
+        seed: Of this member.
+        loss: Of a batch.
+        average: Decay of a moving average of the weights, which is returned in their place; 0 for none.
+        tick: Called after each epoch with their number.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        hidden, out = nn.Linear(inputs.shape[1], settings.width), nn.Linear(settings.width, 1)
-        start_at_the_mean(out, mos)
-        weights = [*hidden.parameters(), *out.parameters()]
-        optimiser = torch.optim.AdamW(weights, lr=settings.rate, weight_decay=settings.decay)
+        member = Member(inputs.shape[1], settings, mos)
+        optimiser = torch.optim.AdamW(member.parameters(), lr=settings.rate, weight_decay=settings.decay)
         batch = min(settings.batch, len(inputs))
         rounds = len(inputs) // batch
         cycle = torch.optim.lr_scheduler.OneCycleLR(
             optimiser, settings.rate, total_steps=settings.epochs * rounds, pct_start=0.1
         )
+        kept = AveragedModel(member, multi_avg_fn=get_ema_multi_avg_fn(average)) if average else None
         for epoch in range(settings.epochs):
             for places in torch.randperm(len(inputs))[: rounds * batch].view(rounds, batch):
-                seen = F.dropout(inputs[places], settings.drop_input)
-                inner = F.dropout(F.gelu(hidden(seen)), settings.drop_hidden)
-                score = 100.0 * torch.sigmoid(out(inner)[:, 0])
-                loss = F.smooth_l1_loss(score / mos.std(), mos[places] / mos.std(), beta=0.5)
                 optimiser.zero_grad()
-                loss.backward()
+                loss(member, places).backward()
                 optimiser.step()
                 cycle.step()
+                if kept is not None:
+                    kept.update_parameters(member)
             if tick is not None:
                 tick(epoch + 1)
-    return hidden, out
+    if kept is not None:
+        member.load_state_dict(kept.module.state_dict())
+    return member
+
+
+def _rating_loss(inputs: Tensor, mos: Tensor) -> Loss:
+    """Smooth L1 of the score, in deviations of the ratings."""
+
+    def loss(member: Member, places: Tensor) -> Tensor:
+        return F.smooth_l1_loss(member(inputs[places]) / mos.std(), mos[places] / mos.std(), beta=0.5)
+
+    return loss
 
 
 def start_at_the_mean(out: nn.Linear, mos: Tensor) -> None:
