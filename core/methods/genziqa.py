@@ -38,7 +38,7 @@ _BLIND_TO = (
 )
 _RANKS = "its scores rank, without a scale"
 _NO_BIAS = f"the head was trained with the noise-error bias, which is switched off: {_RANKS}"
-_OTHER_LEVELS = f"other noise levels than the head's gain and offset were fitted at: {_RANKS}"
+_OTHER_LEVELS = f"noise levels at which the head's gain, offset and spread were not fitted: {_RANKS}"
 _OTHER_SIZE = f"latents of another size than the head reads images at: {_RANKS}"
 #: Sides within this share, or within one step of the latent grid, of those that the settings ask for are as good.
 _SAME_SIZE = 0.04
@@ -68,7 +68,9 @@ class GenzIQA:
         dropped = weight != settings.bias_weight
         self._weight = weight
         steps = self._timesteps = self._options.timesteps or settings.timesteps
-        choices = ((dropped, _NO_BIAS), (sorted(steps) != sorted(settings.timesteps), _OTHER_LEVELS))
+        fitted = head.readout(steps)
+        self._readout = fitted or head.own_readout
+        choices = ((dropped, _NO_BIAS), (fitted is None, _OTHER_LEVELS))
         told = tuple(words for chosen, words in choices if chosen)
         self._calibrated = fit.calibrated and not told
         self._warnings = (*fit.warnings, *told)
@@ -103,14 +105,16 @@ class GenzIQA:
             name="genziqa",
             scale=meta.scale if self._calibrated else None,
             calibrated_on=meta.calibrated_on if self._calibrated else None,
-            centre=meta.centre,
-            spread=meta.spread,
+            centre=self._readout.centre,
+            spread=self._readout.spread,
             needs=("image", "model", "clip", "vae", "head"),
             size_policy=settings.size_policy(self._plain.family),
             blind_to=_BLIND_TO,
             backbone=self._plain.fingerprint.to_text(),
             settings={
                 **settings.to_dict(),
+                "gain": self._readout.gain,
+                "offset": self._readout.offset,
                 "timesteps": list(self._timesteps),
                 "bias_weight": self._weight,
                 "sigmas": list(plan.sigmas),
@@ -179,15 +183,15 @@ class GenzIQA:
     ) -> Score:
         if isinstance(found, Score):
             return found
-        settings = self._head.settings
-        attention, bias = signals(found.answer, found.error, settings)
+        gain, offset = self._readout.gain, self._readout.offset
+        attention, bias = signals(found.answer, found.error, self._head.settings)
         raw = attention + self._weight * bias
-        value = settings.offset + settings.gain * float(raw.mean())
+        value = offset + gain * float(raw.mean())
         parts = {
             "raw": float(raw.mean()),
             "attention": float(attention.mean()),
             "bias": float(bias.mean()),
-            "levels": [settings.offset + settings.gain * one for one in raw.tolist()],
+            "levels": [offset + gain * one for one in raw.tolist()],
         }
         attributes = {**found.attributes, **parts}
         warnings = [*self._warnings, *told, *attributes.get("warnings", ())]

@@ -30,6 +30,23 @@ REDUCER = "log_sum_exp"
 
 
 @dataclass(frozen=True, slots=True)
+class LevelReadout:
+    """How raw values averaged over certain noise levels become scores, and where those scores lie.
+
+    Attributes:
+        gain: Score units per unit of the raw signal.
+        offset: Score of raw signal 0.
+        centre: Mean score over pictures trained on.
+        spread: Standard deviation of those scores.
+    """
+
+    gain: float
+    offset: float
+    centre: float
+    spread: float
+
+
+@dataclass(frozen=True, slots=True)
 class GenzHead:
     """All that training changes, and what is known of it.
 
@@ -68,6 +85,20 @@ class GenzHead:
             found.update(f"{where} {self.lora.alpha}".encode())
             found.update(b"".join(map(_raw, pair)))
         return found.hexdigest()[:16]
+
+    def readout(self, timesteps: Sequence[int]) -> LevelReadout | None:
+        """Gain, offset, centre and spread that were fitted at these noise levels; ``None`` where none were."""
+        if sorted(timesteps) == sorted(self.settings.timesteps):
+            return self.own_readout
+        for told in self.meta.settings.get("readouts", ()):
+            if sorted(told["timesteps"]) == sorted(timesteps):
+                return LevelReadout(*(float(told[name]) for name in ("gain", "offset", "centre", "spread")))
+        return None
+
+    @property
+    def own_readout(self) -> LevelReadout:
+        """At the head's own noise levels."""
+        return LevelReadout(self.settings.gain, self.settings.offset, self.meta.centre, self.meta.spread)
 
     def with_settings(self, **changes: Any) -> GenzHead:
         """The same head read in another way."""

@@ -21,6 +21,7 @@ from ..backbone.fingerprint import Fingerprint
 from ..errors import BadInput
 from ..methods.genziqa_file import save_genziqa
 from ..methods.genziqa_head import GenzHead, untrained
+from ..methods.genziqa_settings import PUBLISHED
 from . import genziqa_measure as measure
 from .genziqa_data import Part, draw, split, split_digest
 from .genziqa_forward import Adaptation, raw_values
@@ -199,15 +200,19 @@ class _Run:
             best = copy.deepcopy(best).half().float()
         head, part = best.onto(self.head), self.parts[0]
         images, unseen = part.train[: request.calibrate_on], part.unseen[: request.validate_on]
-        raw = measure.raw_of(self.latents, head, images, request.settings.timesteps)
-        readout = self.readouts[0]
-        readout = measure.last_readout(raw, images, readout) if request.readout else readout
+        readout, steps = self.readouts[0], sorted({*PUBLISHED, *request.settings.timesteps})
+        levels = measure.raw_levels(self.latents, head, images, steps)
+        raw = levels[:, [steps.index(step) for step in request.settings.timesteps]].mean(1)
+        others = []
+        if request.readout:
+            readout = measure.last_readout(raw.tolist(), images, readout)
+            others = measure.readouts_of(levels, steps, images, readout)
         validation: dict[str, Any] = measure.held_back(
             measure.raw_of(self.latents, head, unseen, request.settings.timesteps), unseen, readout
         )
         validation |= measure.levels_agree(self.latents, head, unseen[:_AGREE_ON])
         validation |= {"step": self.state.notes["best"]["step"], "steps": self.state.step}
-        head = with_facts(head, request, self.parts, readout, raw, validation)
+        head = with_facts(head, request, self.parts, validation, readout, raw, others)
         if self.world.main:
             save_genziqa(request.out, head, half=request.half)
         self.save()

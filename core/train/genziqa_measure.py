@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -83,6 +83,31 @@ def last_readout(raw: Sequence[float], images: Sequence[RatedImage], before: Rea
     fit = stats.linregress(x, y)
     gain = float(fit.slope)  # pyright: ignore[reportAttributeAccessIssue]
     return before if gain == 0.0 else Readout(gain, float(fit.intercept))  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def readouts_of(
+    levels: np.ndarray, steps: Sequence[int], images: Sequence[RatedImage], before: Readout
+) -> list[dict[str, Any]]:
+    """Gain, offset, centre and spread at each setting of noise levels that a user may choose, for the head's file.
+
+    Args:
+        levels: Raw values [pictures, levels] of pictures trained on.
+        steps: The levels' timesteps.
+        images: The pictures.
+        before: Of the head itself, where the raw values of a setting do not go with the ratings at all.
+    """
+    found = []
+    for chosen in (PUBLISHED, FAST, FAST[-1:]):
+        raw = levels[:, [steps.index(step) for step in chosen]].mean(1)
+        readout = last_readout(raw.tolist(), images, before)
+        found.append({"timesteps": list(chosen), **asdict(readout), **centre_and_spread(raw, readout)})
+    return found
+
+
+def centre_and_spread(raw: np.ndarray, readout: Readout) -> dict[str, float]:
+    """Mean and standard deviation of the scores of pictures trained on."""
+    scores = readout.offset + readout.gain * raw[np.isfinite(raw)]
+    return {"centre": float(scores.mean()), "spread": max(1e-3, float(scores.std()))}
 
 
 def _pairs(raw: Sequence[float], images: Sequence[RatedImage]) -> tuple[np.ndarray, np.ndarray]:

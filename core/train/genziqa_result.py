@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-import torch
+import numpy as np
 
 from .genziqa_data import Part, names_digest
-from .genziqa_measure import Readout
+from .genziqa_measure import Readout, centre_and_spread
 from .genziqa_request import GenzRequest
 
 if TYPE_CHECKING:
@@ -41,9 +40,10 @@ def with_facts(
     head: GenzHead,
     request: GenzRequest,
     parts: Sequence[Part],
-    readout: Readout,
-    raw: Sequence[float],
     validation: dict[str, Any],
+    readout: Readout,
+    raw: np.ndarray,
+    others: Sequence[dict[str, Any]],
 ) -> GenzHead:
     """A trained head, free of gradients, with what it was trained on and how.
 
@@ -51,12 +51,12 @@ def with_facts(
         head: Context and LoRA at the best validation.
         request: What was trained.
         parts: The sets, the first of which was measured on.
+        validation: What was measured on unseen pictures.
         readout: Gain and offset of the score.
-        raw: Raw values of pictures trained on, whose mean and deviation are the head's centre and spread.
-        validation: What was measured on held-back pictures.
+        raw: Raw values [pictures] of pictures trained on, whose mean and deviation are the head's centre and spread.
+        others: Gain, offset, centre and spread at other noise levels.
     """
     head = head.with_settings(gain=readout.gain, offset=readout.offset)
-    scores = torch.tensor([readout.offset + readout.gain * value for value in raw if math.isfinite(value)])
     told = {name: getattr(request, name) for name in _TOLD} | {"by_content": request.content}
     told["unseen"] = names_digest(parts[0].unseen)
     meta = replace(
@@ -65,10 +65,13 @@ def with_facts(
         pictures=sum(len(part.train) for part in parts),
         calibrated_on=request.calibrated_on,
         scale=None if request.calibrated_on is None else (0.0, 100.0),
-        centre=float(scores.mean()),
-        spread=max(1e-3, float(scores.std())),
+        **centre_and_spread(raw, readout),
         validation=json.loads(json.dumps(validation)),
-        settings={**head.meta.settings, "training": {**told, "losses": asdict(request.losses)}},
+        settings={
+            **head.meta.settings,
+            "training": {**told, "losses": asdict(request.losses)},
+            "readouts": list(others),
+        },
     )
     context = {name: value.detach().clone() for name, value in head.prompts.context.items()}
     layers = {where: (down.detach().clone(), up.detach().clone()) for where, (down, up) in head.lora.layers.items()}

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -36,8 +37,6 @@ def make_head(model, settings=QUICK, rank=2, **rest):
 
 
 def trained(head, **meta):
-    from dataclasses import replace
-
     facts = {"scale": (0.0, 100.0), "calibrated_on": "photographs", "training_set": "a set", "pictures": 9, **meta}
     return replace(head, meta=replace(head.meta, **facts))
 
@@ -222,6 +221,25 @@ def test_at_other_levels_than_those_fitted_at_it_ranks_only(backbone):
     assert GenzIQA(model, head, GenzIQAOptions(timesteps=(57, 9))).spec.calibrated
 
 
+def test_levels_that_were_fitted_too_keep_the_scale_by_their_own_gain(backbone):
+    from latent_critic.core.methods.blend import blend
+
+    model = backbone()
+    told = [{"timesteps": [9], "gain": 2.0, "offset": 30.0, "centre": 41.0, "spread": 7.0}]
+    head = trained(make_head(model).with_settings(gain=0.5, offset=50.0), centre=60.0, spread=3.0)
+    head = trained(head, settings={**head.meta.settings, "readouts": told}, centre=60.0, spread=3.0)
+    own, few = GenzIQA(model, head), GenzIQA(model, head, GenzIQAOptions(timesteps=(9,)))
+    assert few.spec.calibrated
+    assert not few.warnings
+    assert [(one.spec.centre, one.spec.spread) for one in (own, few)] == [(60.0, 3.0), (41.0, 7.0)]
+    assert (few.spec.settings["gain"], few.spec.settings["offset"]) == (2.0, 30.0)
+    score = few.score(pictures((64, 64)))[0]
+    assert score.value == pytest.approx(min(max(30.0 + 2.0 * score.attributes["raw"], 0.0), 100.0))
+    open_ended = GenzIQA(model, replace(head, meta=replace(head.meta, scale=None, calibrated_on=None)), few._options)
+    batch = open_ended.score(pictures((64, 64)))
+    assert blend([batch])[0].value == pytest.approx((batch[0].value - 41.0) / 7.0)
+
+
 def test_a_silent_layer_is_a_reason_where_there_is_a_scale(backbone):
     model = backbone(silent=("up.0.0",))
     head = make_head(model)
@@ -243,8 +261,6 @@ def test_another_checkpoint_is_refused_and_may_be_overridden(backbone):
 
 
 def test_a_head_of_another_kind_or_rank_is_refused(backbone):
-    from dataclasses import replace
-
     model = backbone()
     head = make_head(model)
     with pytest.raises(MismatchedBackbone, match="kind"):
@@ -261,8 +277,6 @@ def test_a_head_of_another_kind_or_rank_is_refused(backbone):
 
 
 def test_a_model_without_text_conditioning_is_refused(backbone):
-    from dataclasses import replace
-
     model = backbone()
     head = make_head(model)
     model.family = replace(model.family, taps=tuple(tap for tap in model.family.taps if tap.kind == "feature"))

@@ -325,6 +325,28 @@ def test_it_learns_and_the_file_scores(genziqa, backbone, request_for, rated):
     batch = scorer.score([load_image(image.path) for image in images])
     apart = [abs(score.value - image.mos) for score, image in zip(batch, images, strict=True)]
     assert sum(apart) / len(apart) < 20.0
+    check_other_levels(genziqa, request, head, backbone)
+
+
+def check_other_levels(genziqa, request, head, backbone):
+    """At one level the file's gain, offset, centre and spread are those of least squares on the pictures trained on."""
+    from latent_critic.core.images import load_image
+    from latent_critic.core.methods.genziqa import GenzIQA
+    from latent_critic.core.methods.genziqa_settings import GenzIQAOptions
+
+    (part,) = genziqa.genziqa_data.split(request)
+    images = part.train[: request.calibrate_on]
+    scorer = GenzIQA(backbone, head, GenzIQAOptions(timesteps=(69,)))
+    assert scorer.spec.calibrated
+    raw = [score.attributes["raw"] for score in scorer.score([load_image(image.path) for image in images])]
+    fit = stats.linregress(raw, [image.mos for image in images])
+    found = head.readout((69,))
+    assert (found.gain, found.offset) == (pytest.approx(fit.slope, rel=0.02), pytest.approx(fit.intercept, rel=0.02))
+    scores = found.offset + found.gain * torch.tensor(raw)
+    assert found.centre == pytest.approx(float(scores.mean()), rel=1e-3)
+    assert found.spread == pytest.approx(float(scores.std(correction=0)), rel=1e-2)
+    assert head.readout((69, 33)) == head.own_readout
+    assert head.readout((9, 69)) is None
 
 
 def test_sets_keep_their_own_scales(genziqa, backbone, request_for, rated):
