@@ -17,6 +17,7 @@ from PIL import Image
 
 from .errors import BadInput, MissingDependency
 from .images import from_picture, load_image
+from .methods.on_model import ON_MODEL, WITHOUT_HEAD, read_head, scorer_on
 
 if TYPE_CHECKING:
     from .backbone.contracts import Backbone
@@ -69,13 +70,16 @@ class Scorer:
             UnsupportedFamily: a model of no known family, or one that the method cannot use.
         """
         name = method or ("zero_shot" if head is None else "lgdm")
-        if name not in _MAKERS:
-            raise BadInput(f"a method out of {', '.join(_MAKERS)}", repr(name), "Leave it out for zero_shot.")
+        names = (*_UNTRAINED, *_TRAINED)
+        if name not in names:
+            raise BadInput(f"a method out of {', '.join(names)}", repr(name), "Leave it out for zero_shot.")
         if (head is None) != (name in _UNTRAINED):
             remedy = "Fit one with `latent-critic fit-head`." if head is None else "Leave the head out."
             raise BadInput(f"{'no' if name in _UNTRAINED else 'a'} head with {name}", repr(head), remedy)
         backbone = _backbone(pipeline, config, device)
-        return cls(_MAKERS[name](backbone, None if head is None else Path(head), side))
+        if head is None:
+            return cls(_UNTRAINED[name](backbone, side))
+        return cls(scorer_on(name, backbone, read_head(Path(head))))
 
     @property
     def spec(self) -> ScoreSpec:
@@ -119,52 +123,21 @@ def _backbone(pipeline: Any, config: str | PathLike[str] | None, device: str) ->
     return DiffusersBackbone(pipeline)
 
 
-def _zero_shot(backbone: Backbone, head: Path | None, side: int | None) -> CoreScorer:
+def _zero_shot(backbone: Backbone, side: int | None) -> CoreScorer:
     from .methods.zero_shot import ZeroShot, ZeroShotOptions
 
     return ZeroShot(backbone, options=ZeroShotOptions(side=side))
 
 
-def _prompt_alignment(backbone: Backbone, head: Path | None, side: int | None) -> CoreScorer:
+def _prompt_alignment(backbone: Backbone, side: int | None) -> CoreScorer:
     from .methods.alignment import AlignmentOptions, PromptAlignment
 
     return PromptAlignment(backbone, AlignmentOptions(side=side))
 
 
-def _lgdm(backbone: Backbone, head: Path | None, side: int | None) -> CoreScorer:
-    from .heads.head_file import load_head
-    from .methods.lgdm import Lgdm, options_of
-    from .methods.psis import make_psi
-
-    assert head is not None
-    found = load_head(head)
-    options = options_of(found)
-    wanted = options.psi if options.kind == "guided_path" and options.guidance.zeta2 > 0.0 else None
-    return Lgdm(backbone, found, make_psi(wanted, backbone))
-
-
-def _genziqa(backbone: Any, head: Path | None, side: int | None) -> CoreScorer:
-    from .methods.genziqa import GenzIQA
-    from .methods.genziqa_file import load_genziqa
-
-    assert head is not None
-    return GenzIQA(backbone, load_genziqa(head))
-
-
-def _dp_iqa(backbone: Any, head: Path | None, side: int | None) -> CoreScorer:
-    from .methods.dp_iqa import DpIqa
-    from .methods.dp_iqa_file import load_dp_iqa
-
-    assert head is not None
-    return DpIqa(backbone, load_dp_iqa(head))
-
-
-_Maker: TypeAlias = Callable[..., "CoreScorer"]
-_MAKERS: dict[str, _Maker] = {
+#: Scorers that need no head, and what makes them.
+_UNTRAINED: dict[str, Callable[[Backbone, int | None], CoreScorer]] = {
     "zero_shot": _zero_shot,
     "prompt_alignment": _prompt_alignment,
-    "lgdm": _lgdm,
-    "genziqa": _genziqa,
-    "dp_iqa": _dp_iqa,
 }
-_UNTRAINED = ("zero_shot", "prompt_alignment")
+_TRAINED = tuple(name for name in ON_MODEL if name not in WITHOUT_HEAD)

@@ -94,8 +94,8 @@ class _Loaded:
 
     def __init__(self, request: ContestantRequest) -> None:
         named = request.checkpoint
-        folder = named is not None and Path(named).is_dir()
-        self.parts = comfy_parts(model=named) if folder else comfy_parts(checkpoint=named)
+        is_folder = named is not None and Path(named).is_dir()
+        self.parts = comfy_parts(named) if named and is_folder else comfy_parts(checkpoint=named)
         found = [read_head(file) for file in request.heads]
         self.heads = {head.meta.method: head for head in found}
         self.rows = 0
