@@ -23,7 +23,7 @@ class Restored:
 
     Attributes:
         images: [N, 3, 3, H, W] in [0, 1], float32: the restored d0, then the two noise-containing d1 and d2, in order
-            of growing noise. A row with a reason holds the input three times.
+            of growing noise. A row with a reason holds the input three times, or grey where that cannot be read.
         noise_levels: Of d0, d1, d2, as sqrt(1 - alpha_bar) in [0, 1].
         calls: Denoiser calls per picture, or per tile of one that was restored in tiles; 0 where all came from a cache.
         reasons: Why a row means nothing, or ``None``.

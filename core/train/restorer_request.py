@@ -1,0 +1,99 @@
+"""What to train a pixel-space restorer on, and how."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from ..data.distortions import KINDS
+from ..errors import BadInput
+from ..nets.restorer import NARROW, RestorerShape
+from ..restoration.schedule import inference_levels
+
+#: Raised when runs that were begun before must not go on.
+_FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class RestorerRequest:
+    """One training; everything random follows from ``seed`` and the step.
+
+    Attributes:
+        pictures: Folder of clean pictures, with or without a manifest that says which are held back.
+        out: The restorer's file.
+        run: Folder of the state and the log; the same request goes on where a stopped or killed run ended.
+        shape: Of the network; the crops have the shape's native side.
+        steps: Of the optimiser, in all.
+        minutes: Stop after this long, saved; ``None`` for no limit.
+        batch: Pairs a step, over all processes (published: 256).
+        rate: Adam's highest (published: 1e-5, constant).
+        rise: Steps over which the rate rises.
+        falls: Half a cosine down to a twentieth at the last step; otherwise constant, as published.
+        loss: ``l1`` or ``l2`` on what the network predicts (published: eps, l1 [inferred]).
+        average: Decay of the weights' moving average, which is what is written.
+        clip: Largest norm of the gradient.
+        kinds: Of damage, out of those that may be trained on.
+        untouched: Share of pairs without damage.
+        inference: Steps to restore with, which the file remembers.
+        eta: 0 for DDIM, 1 for ancestral sampling as published; likewise.
+        validate_every: Steps between validations.
+        validate_on: Held-back pairs.
+        save_minutes: Time between saved states.
+        most: Pictures are made this small along the shorter side at most, which bounds memory.
+        seed: Of everything.
+        precision: ``fp32``, or under autocast ``bf16`` or ``fp16``.
+    """
+
+    pictures: Path
+    out: Path
+    run: Path
+    shape: RestorerShape = NARROW
+    steps: int = 10_000
+    minutes: float | None = None
+    batch: int = 32
+    rate: float = 1e-3
+    rise: int = 100
+    falls: bool = True
+    loss: Literal["l1", "l2"] = "l1"
+    average: float = 0.999
+    clip: float = 1.0
+    kinds: tuple[str, ...] = KINDS
+    untouched: float = 0.05
+    inference: int = 50
+    eta: float = 1.0
+    validate_every: int = 500
+    validate_on: int = 110
+    save_minutes: float = 2.0
+    most: int = 384
+    seed: int = 0
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+
+    def __post_init__(self) -> None:
+        if self.out.suffix != ".safetensors" or self.out.is_dir():
+            raise BadInput("a .safetensors file for the restorer", str(self.out), "Name one.")
+        names = ("steps", "batch", "rate", "clip", "validate_every", "validate_on", "most")
+        wrong = [f"{name} {getattr(self, name)}" for name in names if not getattr(self, name) > 0]
+        if wrong:
+            raise BadInput("numbers above 0", ", ".join(wrong), "Raise them.")
+        if not (0.0 <= self.average < 1.0 and 0.0 <= self.untouched < 1.0):
+            raise BadInput("average and untouched in [0, 1)", f"{self.average}, {self.untouched}", "Lower them.")
+        unknown = [kind for kind in self.kinds if kind not in KINDS]
+        if unknown or not self.kinds:
+            raise BadInput(f"kinds out of {', '.join(KINDS)}", ", ".join(unknown) or "none", "Use these names.")
+        if self.loss not in ("l1", "l2") or self.precision not in ("fp32", "bf16", "fp16"):
+            got = f"{self.loss}, {self.precision}"
+            raise BadInput("loss l1 or l2, precision fp32, bf16 or fp16", got, "Use these names.")
+        inference_levels(self.inference)
+
+    def digest(self) -> str:
+        """What a saved state must have in common with the request that goes on from it."""
+        told: dict[str, Any] = asdict(self)
+        for name in ("pictures", "out", "run", "minutes", "save_minutes", "inference", "eta", "precision"):
+            del told[name]
+        if not self.falls:
+            del told["steps"]
+        told["format"] = _FORMAT
+        return hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()[:16]
