@@ -1,6 +1,6 @@
-"""Fill the measured parts of model cards: the judge's facts, validation, benchmark rows and ladders; GenzIQA's head.
+"""Fill the measured parts of model cards: the judge's facts, validation, benchmark rows and ladders; shipped heads.
 
-    .venv/bin/python .ci/cards.py            write core/assets/judge/README.md and core/assets/genziqa/README.md
+    .venv/bin/python .ci/cards.py            write core/assets/{judge,genziqa,dp_iqa}/README.md
     .venv/bin/python .ci/cards.py --check    change nothing; code 1 when a card is out of date
 
 Facts come from the metadata of judge.safetensors, rows from benchmark.json, which is what
@@ -16,6 +16,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import dp_iqa_card
 import genziqa_card
 import readme
 from latent_critic.core.nets.view_policy import POLICIES
@@ -106,7 +107,8 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="change nothing")
     arguments = parser.parse_args()
     old = 0
-    for folder, renewed in ((FOLDER, card), (genziqa_card.FOLDER, genziqa_card.card)):
+    heads = ((found.FOLDER, found.card) for found in (genziqa_card, dp_iqa_card))
+    for folder, renewed in ((FOLDER, card), *heads):
         path = folder / "README.md"
         if not path.exists():
             continue

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import readme
+from card_parts import NOT_YET, interval, ladders_table, plain_table, read, tests_table
 from safetensors import safe_open
 
 FOLDER = readme.ROOT / "core" / "assets" / "genziqa"
 LADDERS = FOLDER / "ladders.json"
-_NOT_YET = "Not measured yet."
 
 
 def facts_table(weights: Path) -> str:
@@ -38,11 +38,7 @@ def facts_table(weights: Path) -> str:
         "scale": "none: scores only rank" if found["calibrated_on"] is None else f"0 to 100, {found['calibrated_on']}",
         "size policy": found["size_policy"],
     }
-    return "\n".join(["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows.items())])
-
-
-def _interval(row: dict[str, Any], name: str) -> str:
-    return f"{row[name]:.3f} ({row[name + '_low']:.3f} – {row[name + '_high']:.3f})"
+    return plain_table(rows)
 
 
 def check_table(found: dict[str, Any]) -> str:
@@ -53,7 +49,7 @@ def check_table(found: dict[str, Any]) -> str:
     ]
     for row in found["levels"]:
         steps = ", ".join(map(str, row["timesteps"]))
-        lines.append(f"| {row['levels']} | {steps} | {_interval(row, 'srcc')} | {_interval(row, 'with_published')} |")
+        lines.append(f"| {row['levels']} | {steps} | {interval(row, 'srcc')} | {interval(row, 'with_published')} |")
     apart = found["difference"]
     return "\n".join(
         [
@@ -62,7 +58,7 @@ def check_table(found: dict[str, Any]) -> str:
             "| scorer on the same pictures | SRCC with people (95 %) | PLCC |",
             "|---|---|--:|",
             *(
-                f"| `{name}` | {_interval(found[name], 'srcc')} | {found[name]['plcc']:.3f} |"
+                f"| `{name}` | {interval(found[name], 'srcc')} | {found[name]['plcc']:.3f} |"
                 for name in ("genziqa", "zero_shot")
             ),
             "",
@@ -72,46 +68,10 @@ def check_table(found: dict[str, Any]) -> str:
     )
 
 
-def ladders_table(found: dict[str, Any]) -> str:
-    """In how many visible steps of each kind of damage the score fell, worst first; which kinds it rewards."""
-    kinds = {kind.replace("_", " "): (count["fell"], count["visible"]) for kind, count in found["kinds"].items()}
-    kinds = dict(sorted(kinds.items(), key=lambda item: item[1][0] / max(1, item[1][1])))
-    fell, visible = (sum(counts) for counts in zip(*kinds.values(), strict=True))
-    blind = [kind for kind, (low, seen) in kinds.items() if seen and 3 * low < 2 * seen]
-    rows = [f"| {kind} | {low} of {seen} steps |" for kind, (low, seen) in kinds.items() if seen]
-    return "\n".join(
-        [
-            "| damage | the score fell in |",
-            "|---|---|",
-            *rows,
-            f"| **all kinds** | **{fell} of {visible} steps** |",
-            "",
-            f"It did not fall in more than a third of the steps of: {', '.join(blind) or 'no kind'}.",
-        ]
-    )
-
-
-def tests_table(rows: list[dict[str, Any]]) -> str:
-    """Rows on test sets, and how far the scorers lie apart on the same pictures."""
-    lines = [readme.accuracy_table([{**row, "backbone": None} for row in rows]), ""]
-    for row in rows:
-        if row.get("versus"):
-            told = f"{row['difference']:+.3f} ({row['difference_low']:+.3f} – {row['difference_high']:+.3f})"
-            lines.append(
-                f"{row['data']}: `{row['scorer']}` less `{row['versus']}`, paired: {told}, p = {row['p']:.3f}."
-            )
-    return "\n".join(lines)
-
-
 def card(before: str) -> str:
     """The card with its measured parts renewed."""
     after = readme.fill(before, "facts", facts_table(FOLDER / "critic_ldm.safetensors"))
-    checked, rows, ladders = _read("check.json"), _read("benchmark.json"), _read(LADDERS.name)
-    after = readme.fill(after, "ladders", ladders_table(ladders) if ladders else _NOT_YET)
-    after = readme.fill(after, "check", check_table(checked) if checked else _NOT_YET)
-    return readme.fill(after, "tests", tests_table(rows) if rows else _NOT_YET)
-
-
-def _read(name: str) -> Any:
-    path = FOLDER / name
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    checked, rows, ladders = (read(FOLDER / name) for name in ("check.json", "benchmark.json", LADDERS.name))
+    after = readme.fill(after, "ladders", ladders_table(ladders) if ladders else NOT_YET)
+    after = readme.fill(after, "check", check_table(checked) if checked else NOT_YET)
+    return readme.fill(after, "tests", tests_table(rows) if rows else NOT_YET)

@@ -7,16 +7,10 @@ The pictures are those of `latent-critic demo --kinds …`, and the falls are co
 
 from __future__ import annotations
 
-import json
-import tempfile
-from pathlib import Path
-
 from genziqa_card import LADDERS
-from latent_critic.core.cli.ladders import count_falls, write_ladders
-from latent_critic.core.files import write_text
+from head_ladders import write_falls
 from latent_critic.core.hosts.diffusers.backbone import DiffusersBackbone
 from latent_critic.core.hosts.diffusers.loading import load_pipeline
-from latent_critic.core.images import load_image
 from latent_critic.core.methods.genziqa import GenzIQA
 from latent_critic.core.methods.genziqa_file import SHIPPED, load_genziqa
 
@@ -26,15 +20,7 @@ KINDS = ("gaussian_blur", "white_noise", "jpeg")
 def main() -> None:
     """Measure and write."""
     scorer = GenzIQA(DiffusersBackbone(load_pipeline("embedded", "cpu")), load_genziqa(SHIPPED))
-    kinds: dict[str, dict[str, int]] = {}
-    with tempfile.TemporaryDirectory() as scratch:
-        for kind in KINDS:
-            steps = write_ladders(Path(scratch) / kind, (kind,))
-            values = scorer.score([load_image(step.path) for step in steps]).values()
-            fell, visible = count_falls(steps, values)
-            kinds[kind] = {"fell": fell, "visible": visible}
-    found = {"weights": scorer.spec.settings["weights"], "kinds": kinds}
-    write_text(LADDERS, json.dumps(found, indent=2) + "\n")
+    write_falls(LADDERS, scorer, KINDS)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,8 @@ from .arguments import Subparsers, command
 from .console import note
 
 if TYPE_CHECKING:
-    from ..train.judge_distil import Distillation
+    from ..train.judge import JudgeRequest
+    from ..train.judge_distil import Distillation, Gain
 
 
 def add(kinds: Subparsers) -> None:
@@ -53,6 +54,25 @@ def _add_teachers(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--ladders", type=int, default=0, metavar="KINDS", help="damage each of those in so many ways")
     group.add_argument("--teacher-weight", type=float, default=0.5, help="of its score beside a rating (default: 0.5)")
     group.add_argument("--map-weight", type=float, default=0.1, help="of its quality map (default: 0.1)")
+    group.add_argument("--report", metavar="FILE", help="write what the teacher brought as JSON")
+
+
+def _write_report(arguments: argparse.Namespace, request: JudgeRequest, gained: Gain) -> None:
+    from .results import write_json
+
+    assert request.distil is not None
+    told = {
+        "teachers": [one.name for one in request.distil.teachers],
+        "spec": [one.scorer.spec.digest for one in request.distil.teachers],
+        "data": request.data.name,
+        "rated": len(request.data.images),
+        "unrated": len(request.distil.unlabelled),
+        "ladders": request.distil.ladders,
+        "score_weight": request.distil.score_weight,
+        "map_weight": request.distil.map_weight,
+        "gain": gained.to_dict(),
+    }
+    write_json(told, arguments.report)
 
 
 def _distil(arguments: argparse.Namespace) -> Distillation | None:
@@ -62,8 +82,8 @@ def _distil(arguments: argparse.Namespace) -> Distillation | None:
     from ..train.teachers import build
 
     if not arguments.teacher:
-        if arguments.unlabelled or arguments.ladders:
-            raise BadInput("a teacher for pictures without ratings", "none", "Name one with --teacher.")
+        if arguments.unlabelled or arguments.ladders or arguments.report:
+            raise BadInput("a teacher for pictures without ratings, or a report", "none", "Name one with --teacher.")
         return None
     unlabelled = () if arguments.unlabelled is None else tuple(find_images([str(arguments.unlabelled)]))
     teachers = tuple(build(text, arguments.teacher_model) for text in arguments.teacher)
@@ -97,6 +117,8 @@ def run(arguments: argparse.Namespace) -> int:
         result = train_judge(request, watch)
     found, gained = result.validation, result.gain
     if gained is not None:
+        if arguments.report:
+            _write_report(arguments, request, gained)
         verdict = "the taught head was written" if gained.pays else "the plain head was written"
         note(
             f"teacher: SRCC {gained.taught.srcc:.3f} over {gained.alone.srcc:.3f} alone, gain {gained.difference:+.4f} "

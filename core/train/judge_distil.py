@@ -99,7 +99,7 @@ class Gain:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain types for JSON."""
-        return asdict(self)
+        return {**asdict(self), "pays": self.pays}
 
 
 def pictures(distil: Distillation, folder: Path) -> tuple[Path, ...]:

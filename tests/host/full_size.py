@@ -1,6 +1,7 @@
-"""LGDM Scorer once on a model of SD 1.5's full size, in ComfyUI's own executor: calls, weights, time and memory.
+"""A scorer once on a model of SD 1.5's full size, in ComfyUI's own executor: calls, weights, time and memory.
 
-Not a test, since it takes minutes and 7 GB: run it by hand as CONTRIBUTING.md says, with a ComfyUI folder.
+Not a test, since it takes minutes and up to 7 GB: run it by hand as CONTRIBUTING.md says, with a ComfyUI folder and
+``lgdm``, or ``dp_iqa`` for a random file of the authors' layout.
 """
 
 import hashlib
@@ -53,10 +54,10 @@ def full_size():
     return model, clip, vae
 
 
-def digest(model, clip, vae):
+def digest(model, vae, clip=None):
     """Of every weight, bit by bit."""
     found = hashlib.sha256()
-    for module in (model.model, clip.cond_stage_model, vae.first_stage_model):
+    for module in (model.model, vae.first_stage_model, *([] if clip is None else [clip.cond_stage_model])):
         for name, value in sorted(module.state_dict().items()):
             found.update(name.encode())
             found.update(value.contiguous().reshape(-1).view(torch.uint8).numpy())
@@ -100,20 +101,14 @@ def holder(values, types):
     return Held
 
 
-def run(nodes, pack):
+def run_lgdm(nodes, pack):
     """One graph: the parts → LGDM Scorer → Score Images."""
     lgdm, perceptual = pack("core.benchmark.speed_lgdm"), pack("core.perceptual.judge")
-    parts = full_size()
+    model, clip, vae = parts = full_size()
     backbone = pack("core.hosts.comfyui.backbone").ComfyBackbone(*parts)
     head = lgdm.random_head(lgdm.features_of(backbone, perceptual.JudgePsi.load(), SIDE))
-    image = torch.rand(1, SIDE, SIDE, 3, generator=torch.Generator().manual_seed(0))
-    import tiny_nodes
-
-    nodes.NODE_CLASS_MAPPINGS.update(tiny_nodes.NODE_CLASS_MAPPINGS)  # the executor asks for TestKeep
     nodes.NODE_CLASS_MAPPINGS.update(
-        Parts=holder(parts, ("MODEL", "CLIP", "VAE")),
-        Head=holder((head,), ("LC_HEAD",)),
-        Image=holder((image,), ("IMAGE",)),
+        Parts=holder(parts, ("MODEL", "CLIP", "VAE")), Head=holder((head,), ("LC_HEAD",)), Image=picture()
     )
     wires = {"model": ["1", 0], "clip": ["1", 1], "vae": ["1", 2], "head": ["2", 0], "allow_other_model": False}
     prompt = {
@@ -123,24 +118,58 @@ def run(nodes, pack):
         "4": {"class_type": "LatentCriticLGDM", "inputs": wires},
         "5": {"class_type": "LatentCriticScoreImages", "inputs": {"images": ["3", 0], "scorer": ["4", 0]}},
     }
-    before, calls, start = digest(*parts), count(parts[0], parts[2]), time.monotonic()
+    seen = Seen()
+    seen(model, vae, clip)
+    report(prompt, pack, seen)
+
+
+def run_dp_iqa(nodes, pack, base):
+    """One graph: a file of the authors' layout → DP-IQA Scorer → Score Images; the U-Net in bf16."""
+    import comfy.cli_args
+    import full_size_dp_iqa as theirs
+
+    comfy.cli_args.args.bf16_unet = True
+    folder = Path(base, "models/quality_heads")
+    folder.mkdir(parents=True)
+    logger.info("parameters of the file: %.0f M", theirs.write_teacher(folder / theirs.NAME, pack) / 1e6)
+    nodes.NODE_CLASS_MAPPINGS.update(Clip=holder((theirs.small_clip(),), ("CLIP",)), Image=picture())
+    seen = Seen()
+    theirs.watch_parts(pack, SIDE, seen)
+    report(theirs.prompt(), pack, seen)
+
+
+def picture():
+    """A node with one random image."""
+    return holder((torch.rand(1, SIDE, SIDE, 3, generator=torch.Generator().manual_seed(0)),), ("IMAGE",))
+
+
+class Seen:
+    """The loaded parts, their digest before anything runs, and the calls from then on."""
+
+    def __call__(self, model, vae, clip=None):
+        self.parts = model, vae, clip
+        self.before, self.calls = digest(*self.parts), count(model, vae)
+
+
+def report(prompt, pack, seen):
+    """Run a graph and tell what it took."""
+    start = time.monotonic()
     done = in_process.Executor()(prompt)
     seconds = time.monotonic() - start
     if not done.success:
         raise RuntimeError(done.error)
     row = done.outputs["5"]["scores"][0]
-    sizes = [
-        sum(value.numel() for value in part.parameters()) / 1e6 for part in (parts[0].model, parts[2].first_stage_model)
-    ]
+    model, vae, _ = seen.parts
+    sizes = [sum(value.numel() for value in part.parameters()) / 1e6 for part in (model.model, vae.first_stage_model)]
     logger.info("parameters: U-Net %.0f M, VAE %.0f M; image %d×%d", *sizes, SIDE, SIDE)
     logger.info("score %s, reason %s", row["score"], row["reason"])
-    logger.info("calls: %s", ", ".join(f"{name} {number}" for name, number in calls.items()))
-    logger.info("weights bit-identical: %s", digest(*parts) == before)
+    logger.info("calls: %s", ", ".join(f"{name} {number}" for name, number in seen.calls.items()))
+    logger.info("weights bit-identical: %s", digest(*seen.parts) == seen.before)
     logger.info("%.0f s with %d threads", seconds, torch.get_num_threads())
     logger.info("peak memory of the process: %.2f GB", pack("core.benchmark.speed_memory").peak_bytes() / 1e9)
 
 
-def main(folder):
+def main(folder, scorer="lgdm"):
     """Import that ComfyUI, load the pack, run."""
     library = runpy.run_path(str(ROOT / ".ci" / "comfyui.py"))["declare_torchvision_ops"]()
     with tempfile.TemporaryDirectory() as base:
@@ -149,9 +178,19 @@ def main(folder):
         nodes = in_process.import_comfyui(folder, base)
         root = in_process.load_pack(nodes, ROOT)
         logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)
-        run(nodes, lambda name: importlib.import_module(f"{root.__name__}.{name}"))
+        import tiny_nodes
+
+        nodes.NODE_CLASS_MAPPINGS.update(tiny_nodes.NODE_CLASS_MAPPINGS)  # the executor asks for TestKeep
+
+        def pack(name):
+            return importlib.import_module(f"{root.__name__}.{name}")
+
+        if scorer == "dp_iqa":
+            run_dp_iqa(nodes, pack, base)
+        else:
+            run_lgdm(nodes, pack)
     del library
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

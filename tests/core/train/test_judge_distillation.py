@@ -1,11 +1,13 @@
 """The judge taught by other scorers: targets, losses, ladders, the gain on held-back pictures, and who may teach."""
 
+import json
 from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from latent_critic.core.cli.main import main
 from latent_critic.core.data.loaders import rated_csv
 from latent_critic.core.errors import BadInput
 from latent_critic.core.methods.judge import Judge
@@ -245,3 +247,25 @@ def test_the_command_teaches(rated, unrated, tmp_path, capsys, monkeypatch):
     assert "head was written" in told
     assert main(f"{arguments} --unlabelled {unrated[0].parent}".split()) == 2
     assert "--teacher" in capsys.readouterr().err
+
+
+def test_the_command_reports_what_the_teacher_brought(rated, tmp_path, monkeypatch):
+    monkeypatch.setattr(teachers, "build", lambda text, model: Teacher(Sharpness(), text))
+    # Forty pictures are too few for the usual clusters: each is a content of its own.
+    monkeypatch.setattr("latent_critic.core.train.judge.content_groups", lambda whole, *_: list(range(len(whole))))
+    table = rated.images[0].path.parent / "list.csv"
+    given = ["--data", table, "--out", tmp_path / "out.safetensors", "--cache", tmp_path / "cache"]
+    given += ["--teacher", "sharpness", "--report", tmp_path / "report.json"]
+    assert main(["train", "judge", *map(str, given)]) == 0
+    found = json.loads((tmp_path / "report.json").read_text())
+    assert (found["teachers"], found["rated"], found["unrated"]) == (["sharpness"], 40, 0)
+    gain = found["gain"]
+    assert gain["pays"] == (gain["low"] > 0.0)
+    assert gain["difference"] == pytest.approx(gain["taught"]["srcc"] - gain["alone"]["srcc"])
+
+
+def test_a_report_needs_a_teacher(rated, tmp_path, capsys):
+    table = rated.images[0].path.parent / "list.csv"
+    given = ["--data", table, "--out", tmp_path / "out.safetensors", "--cache", tmp_path / "cache"]
+    assert main(["train", "judge", *map(str, given), "--report", "x.json"]) == 2
+    assert "a teacher for" in capsys.readouterr().err
