@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from .arguments import Subparsers, command
 from .console import note
-from .train_genziqa import _bar as progress
-from .train_genziqa import rated
+from .training import model_and_processes, progress, rated
 
 if TYPE_CHECKING:
     from ..train.dp_iqa_request import DpRequest
@@ -91,25 +90,13 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Load, train, tell the validation figures."""
-    import torch
-
-    from ..hosts.diffusers.backbone import DiffusersBackbone
-    from ..hosts.diffusers.loading import load_pipeline
     from ..train.dp_iqa import train_dp_iqa
-    from ..train.genziqa_world import Accelerated
 
-    if arguments.threads:
-        torch.set_num_threads(arguments.threads)
     request = request_of(arguments)
-    world = Accelerated() if arguments.accelerate else None
-    device = arguments.device if world is None else str(world.device)
-    pipeline = load_pipeline(arguments.model, device)
-    for part in (pipeline.unet, pipeline.vae):
-        part.to(memory_format=torch.channels_last)  # a third less time on a CPU
-    backbone = DiffusersBackbone(pipeline, most_rows=max(4, request.rows))
-    with progress(request.steps, world is None or world.main) as watch:
+    backbone, world = model_and_processes(arguments, max(4, request.rows))
+    with progress(request.steps, world.main) as watch:
         result = train_dp_iqa(request, backbone, watch, world)
-    if world is not None and not world.main:
+    if not world.main:
         return 0
     told = result.validation
     figures = ", ".join(f"{name} {value:.3f}" for name, value in told.items() if isinstance(value, float))

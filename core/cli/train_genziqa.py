@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import train_genziqa_check
 from .arguments import Subparsers, command
 from .console import note
+from .training import model_and_processes, progress, rated
 
 if TYPE_CHECKING:
-    from ..data.rated import RatedSet
-    from ..train.genziqa import Watch
     from ..train.genziqa_request import GenzRequest
 
 
@@ -100,30 +96,17 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Load, train, tell the validation figures."""
-    import torch
-
-    from ..hosts.diffusers.backbone import DiffusersBackbone
-    from ..hosts.diffusers.loading import load_pipeline
     from ..train.genziqa import train_genziqa
-    from ..train.genziqa_world import Accelerated
 
-    if arguments.threads:
-        torch.set_num_threads(arguments.threads)
     request = request_of(arguments)
-    world = Accelerated() if arguments.accelerate else None
-    device = arguments.device if world is None else str(world.device)
-    pipeline = load_pipeline(arguments.model, device)
-    for part in (pipeline.unet, pipeline.vae):
-        part.to(memory_format=torch.channels_last)  # a third less time on a CPU
-    backbone = DiffusersBackbone(pipeline, most_rows=4 * request.batch)
-    telling = world is None or world.main
-    with _bar(request.steps, telling) as watch:
+    backbone, world = model_and_processes(arguments, 4 * request.batch)
+    with progress(request.steps, world.main) as watch:
         result = train_genziqa(request, backbone, watch, world)
     told = result.validation
     figures = ", ".join(f"{name} {value:.3f}" for name, value in told.items() if isinstance(value, float))
     done = f"wrote {request.out}" if result.head else "saved; the same command goes on"
-    if telling:
-        processes = "" if world is None else f" in {world.size} processes"
+    if world.main:
+        processes = f" in {world.size} processes" if arguments.accelerate else ""
         note(f"step {result.step}{processes}, {result.seconds_per_step:.2f} s a step; {done}")
         note(f"held back: {figures or 'not measured'}")
     return 0
@@ -166,47 +149,3 @@ def request_of(arguments: argparse.Namespace) -> GenzRequest:
         readout=not arguments.published_readout,
         **given,
     )
-
-
-def rated(text: str) -> RatedSet:
-    """``LOADER=PATH[:WORST:BEST]`` → the part of the set that may be trained on.
-
-    Raises:
-        BadInput: another form, or a set that is for reporting only.
-    """
-    from ..data.loaders import load, rated_csv
-    from ..errors import BadInput
-
-    name, equals, rest = text.partition("=")
-    parts = rest.rsplit(":", 2)
-    scaled = len(parts) == 3 and all(map(_is_number, parts[1:]))
-    path = parts[0] if scaled else rest
-    if not equals or not path or (scaled and name != "csv"):
-        raise BadInput("--data LOADER=PATH, or csv=FILE:WORST:BEST", text, "Write for example biq2021=DIR.")
-    data = rated_csv(path, scale=(float(parts[1]), float(parts[2]))) if scaled else load(name, path)
-    splits = {image.split for image in data.images}
-    if splits == {"test"}:
-        raise BadInput("a set with a part to train on", f"{data.name}, which is for reporting only", "Leave it out.")
-    return data.part("train") if "train" in splits else data
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
-
-
-@contextmanager
-def _bar(steps: int, shown: bool) -> Iterator[Watch]:
-    from tqdm import tqdm
-
-    with tqdm(total=steps, file=sys.stderr, disable=None if shown else True, leave=False) as bar:
-
-        def watch(what: str, done: int, total: int, figures: dict[str, float]) -> None:
-            bar.set_description(what, refresh=False)
-            bar.n = done
-            bar.set_postfix({name: f"{value:.3f}" for name, value in figures.items()})
-
-        yield watch

@@ -45,7 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
     from ..hosts.diffusers.loading import load_pipeline
     from ..methods.genziqa_file import load_genziqa
     from ..train.genziqa_check import check_genziqa
-    from .train_genziqa import rated
+    from .training import rated
 
     if arguments.threads:
         torch.set_num_threads(arguments.threads)

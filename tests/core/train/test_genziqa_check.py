@@ -43,7 +43,7 @@ def found(trained, tiny_folder, tmp_path_factory):
 
 
 def held_back(trained):
-    from latent_critic.core.cli.train_genziqa import rated
+    from latent_critic.core.cli.training import rated
     from latent_critic.core.train.genziqa_data import unseen_of
 
     return unseen_of(load_genziqa(trained[0]), rated(f"csv={trained[1]}:0:5"), trained[0].parent)

@@ -454,7 +454,7 @@ def test_nothing_to_train_and_too_few_pictures(genziqa, backbone, request_for, r
 
 
 def test_the_command_trains_and_goes_on(tiny_folder, rated, tmp_path, capsys):
-    from latent_critic.core.cli import train_genziqa
+    from latent_critic.core.cli import training
     from latent_critic.core.cli.main import build_parser
     from latent_critic.core.methods.genziqa_file import load_genziqa
 
@@ -481,7 +481,7 @@ def test_the_command_trains_and_goes_on(tiny_folder, rated, tmp_path, capsys):
     assert {value.dtype for value in load_file(out).values() if value.is_floating_point()} == {torch.float16}
     assert head.meta.settings["training"]["losses"] == {"mse": 1.0, "rank": 0.0, "plcc": 1.0}
     with pytest.raises(BadInput, match="LOADER=PATH"):
-        train_genziqa.rated("nothing")
+        training.rated("nothing")
 
 
 def test_accelerates_world_of_one_changes_no_gradient(genziqa):
