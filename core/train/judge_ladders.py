@@ -1,0 +1,152 @@
+"""Make the ladders of damage that the judge learns from, once, into a folder; a stopped run goes on where it ended."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from ..data.ladder import CLEAN, FAMILIES, LEVELS, LadderKind, content_name, file_name
+from ..data.ladder_camera import CAMERA
+from ..data.ladder_generation import generation_kinds
+from ..data.ladder_latent import latent_kinds
+from ..data.ladder_scale import SCALE
+from ..errors import BadInput
+from ..files import sweep, whole_file
+from ..images import load_image, to_picture
+from .features import content_of
+
+if TYPE_CHECKING:
+    from ..backbone.contracts import Backbone
+
+_LEAST_SIDE = 64
+
+
+@dataclass(frozen=True, slots=True)
+class LadderRequest:
+    """What to make.
+
+    Attributes:
+        contents: Good pictures, photographs and generated ones, under licences that allow it.
+        out: The folder; nothing else may lie in it.
+        families: Out of ``camera``, ``scale``, ``latent``, ``generation``; the last two need a model.
+        kinds: Kinds of each family that a content gets, drawn by the content; ``None`` for every one.
+        levels: Which of the levels 1 to 5.
+        side: Longest side of the pictures: larger ones are cut to their centre, nothing is resized.
+        reported: Also make the kinds that the held-out report uses, which are then no longer unseen.
+        seed: Of what is drawn.
+    """
+
+    contents: tuple[Path, ...]
+    out: Path
+    families: tuple[str, ...] = ("camera", "scale", "latent")
+    kinds: int | None = 3
+    levels: tuple[int, ...] = (1, 3, 5)
+    side: int = 384
+    reported: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.contents:
+            raise BadInput("pictures to damage", "none", "Name a folder with --contents.")
+        unknown = sorted(set(self.families) - set(FAMILIES)) or sorted(set(self.levels) - set(LEVELS))
+        if unknown or not self.families or not self.levels:
+            got = f"{', '.join(self.families)}; {', '.join(map(str, self.levels))}"
+            raise BadInput(f"families out of {', '.join(FAMILIES)}, levels out of 1 to 5", got, "Name others.")
+        if self.side < _LEAST_SIDE or (self.kinds is not None and self.kinds < 1):
+            got = f"side {self.side}, kinds {self.kinds}"
+            raise BadInput(f"a side of {_LEAST_SIDE} px or more and 1 kind or more", got, "Raise them.")
+
+
+def families_of(request: LadderRequest, backbone: Backbone | None) -> dict[str, tuple[LadderKind, ...]]:
+    """The kinds of each wanted family.
+
+    Raises:
+        BadInput: a family that needs a model, and none.
+    """
+    found: dict[str, tuple[LadderKind, ...]] = {}
+    for family in request.families:
+        if family in ("latent", "generation") and backbone is None:
+            raise BadInput(f"a model for the family {family}", "none", "Name one with --model.")
+        if family == "camera":
+            kinds = CAMERA
+        elif family == "scale":
+            kinds = SCALE
+        else:
+            assert backbone is not None
+            latent = family == "latent"
+            kinds = latent_kinds(backbone, backbone.family.size_step) if latent else generation_kinds(backbone)
+        found[family] = tuple(kind for kind in kinds if request.reported or not kind.reported)
+    return found
+
+
+def make_ladders(
+    request: LadderRequest, backbone: Backbone | None = None, watch: Callable[[int, int], None] | None = None
+) -> list[Path]:
+    """Write what is missing; every file is whole or absent, and the same on every run.
+
+    Args:
+        request: What to make.
+        backbone: A loaded model, for the families ``latent`` and ``generation``.
+        watch: Called with (contents done, contents in all); may raise to stop.
+
+    Returns:
+        Every file of the request, old and new.
+
+    Raises:
+        BadInput: no model for a family that needs one.
+        UnreadableFile: a picture cannot be read.
+    """
+    sweep(request.out)
+    kinds = families_of(request, backbone)
+    found = []
+    for done, path in enumerate(request.contents):
+        found += _one_content(request, path, kinds)
+        if watch is not None:
+            watch(done + 1, len(request.contents))
+    return found
+
+
+def _one_content(request: LadderRequest, path: Path, kinds: dict[str, tuple[LadderKind, ...]]) -> list[Path]:
+    name = content_of(path)[:16]
+    image: Tensor | None = None
+    wanted: list[tuple[str, LadderKind | None, int]] = [(file_name(name, CLEAN, CLEAN, 0), None, 0)]
+    for family, known in kinds.items():
+        for kind in _drawn(known, request, f"{name}-{family}"):
+            levels = request.levels if kind.begins is None else (0, *request.levels)
+            wanted += [(file_name(name, family, kind.name, level), kind, level) for level in levels]
+    for file, kind, level in wanted:
+        if not (request.out / file).exists():
+            image = _centre(load_image(path), request.side) if image is None else image
+            seed = random.Random(f"{request.seed}-{name}").randrange(2**31)
+            made = image if kind is None else kind.damaged(image, level, seed)
+            write_picture(made, request.out / file)
+    return [request.out / file for file, _, _ in wanted]
+
+
+def _drawn(known: Sequence[LadderKind], request: LadderRequest, key: str) -> list[LadderKind]:
+    """A content's kinds of a family: the same on every run, whatever else is made."""
+    if request.kinds is None or request.kinds >= len(known):
+        return list(known)
+    return random.Random(f"{request.seed}-{key}").sample(list(known), request.kinds)
+
+
+def _centre(image: Tensor, side: int) -> Tensor:
+    height, width = image.shape[1:]
+    top, left = max(height - side, 0) // 2, max(width - side, 0) // 2
+    return image[:, top : top + side, left : left + side]
+
+
+def write_picture(image: Tensor, path: Path) -> None:
+    """As PNG, whole or not at all."""
+    with whole_file(path) as temporary:
+        to_picture(image).save(temporary, "PNG")
+
+
+def generated_name(prompt: str, seed: int, model: str) -> str:
+    """The content of pictures that were made from one prompt and seed."""
+    return content_name(f"{model}\n{prompt}\n{seed}".encode())
