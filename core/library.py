@@ -18,6 +18,7 @@ from PIL import Image
 from .errors import BadInput, MissingDependency
 from .images import from_picture, load_image
 from .methods.on_model import ON_MODEL, WITHOUT_HEAD, read_head, scorer_on
+from .methods.tiled import Tiled
 
 if TYPE_CHECKING:
     from .backbone.contracts import Backbone
@@ -49,6 +50,7 @@ class Scorer:
         config: str | PathLike[str] | None = None,
         device: str = "cpu",
         side: int | None = None,
+        tiles: bool = False,
     ) -> Scorer:
         """A scorer on a pipeline's own model; nothing of it is copied, and nothing stays on it.
 
@@ -62,6 +64,7 @@ class Scorer:
             device: Where a folder's or file's model runs; a pipeline stays where it is.
             side: Root of the area in pixels at which pictures are scored; the family's own when left out. A head
                 brings its own.
+            tiles: Score pictures that are larger in overlapping tiles of that size instead of resizing them.
 
         Raises:
             BadInput: no such method, or a head where none is taken or the other way round.
@@ -77,9 +80,8 @@ class Scorer:
             remedy = "Fit one with `latent-critic fit-head`." if head is None else "Leave the head out."
             raise BadInput(f"{'no' if name in _UNTRAINED else 'a'} head with {name}", repr(head), remedy)
         backbone = _backbone(pipeline, config, device)
-        if head is None:
-            return cls(_UNTRAINED[name](backbone, side))
-        return cls(scorer_on(name, backbone, read_head(Path(head))))
+        made = _UNTRAINED[name](backbone, side) if head is None else scorer_on(name, backbone, read_head(Path(head)))
+        return cls(Tiled(made) if tiles else made)
 
     @property
     def spec(self) -> ScoreSpec:

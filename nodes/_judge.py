@@ -41,14 +41,13 @@ class PlacedJudge:
     def score(self, images: Images, prompts: Sequence[str] | None = None, *, watch: Watch | None = None) -> ScoreBatch:
         """Score every image, in order."""
         pixels = self._judge.views * 3 * SIDE * SIDE
-        self._placed.load(memory_required=ACTIVATIONS * pixels * 4)
+        self._judge.device = self._placed.load(memory_required=ACTIVATIONS * pixels * 4)
         return self._judge.score(images, prompts, watch=watch)
 
     def heat_map(self, image: Tensor, *, watch: Watch | None = None) -> HeatMap:
         """What each place of one image adds to its score."""
-        self._placed.load(
-            memory_required=2 * ACTIVATIONS * 3 * SIDE * SIDE * 4
-        )  # one view at a time, up to 512 px long
+        one_view = 2 * ACTIVATIONS * 3 * SIDE * SIDE * 4  # up to 512 px long
+        self._judge.device = self._placed.load(memory_required=one_view)
         return self._judge.heat_map(image, watch=watch)
 
 

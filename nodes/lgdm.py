@@ -10,6 +10,7 @@ from ..core.errors import BadInput
 from ..core.heads.head import Head
 from ..core.methods.lgdm import Lgdm, options_of
 from ._heads import loaded_backbone, placed_psi
+from ._loaded import RESIZE, for_large_images, large_images_input
 from ._sockets import CATEGORY_SCORERS, HeadSocket, ScorerSocket
 
 
@@ -45,17 +46,26 @@ class LgdmScorer(io.ComfyNode):
                     tooltip="Score only the masked region: one mask for all images, or one for each. It is resized to "
                     "its image. A region too small for the model gets a reason in place of a score.",
                 ),
+                large_images_input(),
             ],
             outputs=[ScorerSocket.Output("scorer", "scorer", "The scorer, for any scorer input.")],
         )
 
     @classmethod
     def execute(
-        cls, model: Any, clip: Any, vae: Any, head: Any, allow_other_model: bool, mask: Any = None
+        cls,
+        model: Any,
+        clip: Any,
+        vae: Any,
+        head: Any,
+        allow_other_model: bool,
+        mask: Any = None,
+        large_images: str = RESIZE,
     ) -> io.NodeOutput:
         """Check the head against the model, and bind both."""
         if not isinstance(head, Head):
             raise BadInput("a head (LC_HEAD)", type(head).__name__, "Connect Load Head or Fit Head.")
         backbone = loaded_backbone(model, clip, vae)
         psi = placed_psi(options_of(head), backbone)
-        return io.NodeOutput(Lgdm(backbone, head, psi, override=allow_other_model, masks=mask))
+        scorer = Lgdm(backbone, head, psi, override=allow_other_model, masks=mask)
+        return io.NodeOutput(for_large_images(scorer, large_images))

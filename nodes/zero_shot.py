@@ -9,7 +9,7 @@ from comfy_api.latest import io
 from ..core.errors import BadInput
 from ..core.hosts.comfyui.backbone import ComfyBackbone
 from ..core.methods.zero_shot import DEFAULT_PAIRS, ZeroShot, ZeroShotOptions
-from ._loaded import EVERY_FAMILY, loaded_inputs, need_parts
+from ._loaded import EVERY_FAMILY, RESIZE, for_large_images, large_images_input, loaded_inputs, need_parts
 from ._sockets import CATEGORY_SCORERS, ScorerSocket
 
 
@@ -42,16 +42,20 @@ class ZeroShotScorer(io.ComfyNode):
                     tooltip="Images are scored at the area of size × size pixels. 0 is the size that the model was "
                     "trained at. Less is faster, and further from what the model knows.",
                 ),
+                large_images_input(),
             ],
             outputs=[ScorerSocket.Output("scorer", "scorer", "The scorer, for any scorer input.")],
         )
 
     @classmethod
-    def execute(cls, model: Any, clip: Any, vae: Any, pairs: str, size: int) -> io.NodeOutput:
+    def execute(
+        cls, model: Any, clip: Any, vae: Any, pairs: str, size: int, large_images: str = RESIZE
+    ) -> io.NodeOutput:
         """Bind the scorer to the model."""
         need_parts(model, clip, vae)
         backbone = ComfyBackbone(model, clip, vae)
-        return io.NodeOutput(ZeroShot(backbone, parse_pairs(pairs), ZeroShotOptions(side=size or None)))
+        scorer = ZeroShot(backbone, parse_pairs(pairs), ZeroShotOptions(side=size or None))
+        return io.NodeOutput(for_large_images(scorer, large_images))
 
 
 def parse_pairs(text: str) -> tuple[tuple[str, str], ...]:

@@ -11,6 +11,7 @@ from comfy import model_management
 from torch import Tensor
 
 from ...backbone.contracts import Family
+from ...backbone.eager import original
 from ...errors import BadInput, MismatchedBackbone
 from .memory import rows_on_a_cpu, times_in_free_memory
 from .pictures import to_host, to_pictures
@@ -137,5 +138,5 @@ class Autoencoder:
         raw = self._raw(latents)
         needed = vae.memory_used_decode(raw.shape, vae.vae_dtype) * _BACKWARD_FACTOR
         model_management.load_models_gpu([vae.patcher], memory_required=needed)
-        out = vae.first_stage_model.decode(raw.to(vae.device, vae.vae_dtype))
+        out = original(vae.first_stage_model).decode(raw.to(vae.device, vae.vae_dtype))
         return (to_pictures(out).float() + 1.0) / 2.0

@@ -166,8 +166,10 @@ class ComfyBackbone:
         """
         patchers = [vae.patcher for vae in (self._vae, self._tiny) if decoder and vae is not None]
         patchers += [self._patcher] * denoiser
-        patchers += [network.patcher for network in networks if isinstance(network, PlacedNetwork)]
         model_management.load_models_gpu(patchers)
+        for network in networks:
+            if isinstance(network, PlacedNetwork):
+                network.load()
         holders = [self._model.model.latent_format]
         return gradients.gradient_context(*(patcher.model for patcher in patchers), *networks, holders=holders)
 

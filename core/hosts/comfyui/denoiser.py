@@ -14,6 +14,7 @@ from comfy import model_management, model_patcher, samplers
 from torch import Tensor
 
 from ...backbone.contracts import Conditioning
+from ...backbone.eager import uncompiled
 from . import pictures
 from .gradients import usable
 from .randomness import repeatable
@@ -82,7 +83,7 @@ def denoise(
     guider.set_positive(usable(conditions) if wanted else conditions)
     guider.set_cfg(1.0)
     levels = torch.tensor([float(sigma.max()), 0.0])
-    with repeatable(patcher.load_device), torch.set_grad_enabled(wanted and z_t.requires_grad):
+    with uncompiled(), repeatable(patcher.load_device), torch.set_grad_enabled(wanted and z_t.requires_grad):
         noise = pictures.to_host(patcher.model, z_t)
         guider.sample(noise, torch.zeros_like(noise), samplers.KSAMPLER(call_once), levels, disable_pbar=True, seed=0)
     return pictures.to_pictures(found[0])

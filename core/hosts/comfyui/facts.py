@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from ...backbone.families import ModelFacts
 from ...backbone.fingerprint import Fingerprint, sketch
+from .quantised import in_blocks, without_patches
 
 _PREFIX = "diffusion_model."
 
@@ -54,16 +56,18 @@ def sketch_of(patcher: Any, network: torch.nn.Module, name: str, prefix: str = "
 
     Patched weights lie in place of the originals, which ComfyUI keeps in the patcher's backup.
     """
+    blocks = in_blocks(network)
     weights = {
         key: parameter
         for key, parameter in network.named_parameters()
-        if parameter.ndim >= 2 and parameter.dtype.is_floating_point
+        if len(parameter.shape) >= 2 and (parameter.dtype.is_floating_point or key in blocks)
     }
 
     def read(key: str, where: Sequence[int]) -> list[float]:
-        return values_at(_original(patcher, prefix + key, weights[key]), where)
+        known = without_patches(*blocks[key]) if key in blocks else _original(patcher, prefix + key, weights[key])
+        return values_at(known, where)
 
-    values = sketch([(key, weight.numel()) for key, weight in weights.items()], read) if weights else ()
+    values = sketch([(key, math.prod(weight.shape)) for key, weight in weights.items()], read) if weights else ()
     coarse = any(isinstance(weight.data, QuantizedTensor) or weight.element_size() < 2 for weight in weights.values())
     return Fingerprint(name, values, is_patched(patcher), coarse)
 

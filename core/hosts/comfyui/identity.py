@@ -13,9 +13,13 @@ from typing import Any
 
 from torch import Tensor
 
+from ...backbone.eager import original
 from . import facts
 from .inner_values import name_of, object_told
+from .text_identity import text_sketches
 
+#: The key under which ComfyUI's torch.compile node wraps a model.
+_COMPILING = "torch.compile"
 #: Patched weights looked at, and values read from each of their tensors.
 _KEYS, _VALUES = 16, 8
 
@@ -26,8 +30,9 @@ def identity(model: Any, clip: Any, vae: Any, tiny_vae: Any = None) -> dict[str,
     ``model``: a digest of weight patches (every key and strength, a sample of the values), of objects put in place of
     the model's own, and of functions that nodes hung on, with the plain values that they hold (FreeU's factors, say);
     ``plain`` without any. ``clip``: a sketch of the weights, the digest of its patches, the layer it stops at and its
-    tokenizer's options. ``vae``: a sketch of the weights. ``opaque``, only where there is something: the names of what
-    such objects and functions hold that cannot be read; two set-ups of one identity may then differ.
+    tokenizer's options; ``text_l`` and the like: sketches of its encoders that other hosts have too. ``vae``: a sketch
+    of the weights. ``opaque``, only where there is something: the names of what such objects and functions hold that
+    cannot be read; two set-ups of one identity may then differ.
     """
     opaque: list[str] = []
     found = {"model": _set_up(model, opaque)}
@@ -35,6 +40,7 @@ def identity(model: Any, clip: Any, vae: Any, tiny_vae: Any = None) -> dict[str,
         layer = "last" if clip.layer_idx is None else str(clip.layer_idx)
         options = _digest(clip.tokenizer_options) if clip.tokenizer_options else "plain"
         found["clip"] = _weights(clip.patcher, "clip")
+        found |= text_sketches(clip)
         found["clip_set_up"] = f"layer {layer}, patches {_set_up(clip.patcher, opaque)}, tokenizer {options}"
     for name, loaded in (("vae", vae), ("tiny_vae", tiny_vae)):
         if loaded is not None:
@@ -58,11 +64,22 @@ def _set_up(patcher: Any, opaque: list[str]) -> str:
         "hooks": [_plain(list(of_key.values())) for of_key in patcher.hook_patches.values()],
         "wrapped": {str(key): _plain(list(found)) for key, found in patcher.weight_wrapper_patches.items()},
         "injections": sorted(map(str, patcher.injections)),
-        "objects": {str(key): object_told(value, opaque) for key, value in patcher.object_patches.items()},
+        "objects": {
+            str(key): object_told(value, opaque)
+            for key, value in patcher.object_patches.items()
+            if original(value) is value
+        },
         "functions": list(_functions(patcher.model_options, opaque)),
-        "wrappers": list(_functions(patcher.wrappers, opaque)),
+        "wrappers": list(_functions(_but_compiling(patcher.wrappers), opaque)),
     }
     return _digest(told) if any(told.values()) else "plain"
+
+
+def _but_compiling(wrappers: Mapping[str, Any]) -> dict[str, Any]:
+    """Without the one that compiles the network for a sampling: a judge runs it uncompiled."""
+    return {
+        kind: {key: value for key, value in of_kind.items() if key != _COMPILING} for kind, of_kind in wrappers.items()
+    }
 
 
 def _digest(value: Any) -> str:
