@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from . import train_dp_iqa, train_genziqa, train_judge, train_judge_views
+from . import train_dp_iqa, train_genziqa, train_judge, train_judge_ladders, train_judge_views, train_restorer
 from .arguments import Subparsers, command
 from .console import note
 
@@ -17,8 +17,10 @@ def add(subparsers: Subparsers) -> None:
     kinds = parser.add_subparsers(title="what to train", metavar="WHAT", required=True)
     train_judge.add(kinds)
     train_judge_views.add(kinds)
+    train_judge_ladders.add(kinds)
     train_genziqa.add(kinds)
     train_dp_iqa.add(kinds)
+    train_restorer.add(kinds)
     _add_ldm(kinds)
     _add_ldm_check(kinds)
     _add_ldm_pictures(kinds)

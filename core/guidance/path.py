@@ -37,6 +37,7 @@ def guided_path(
     watch: Watch | None = None,
     weight: Tensor | None = None,
     keep_z: bool = True,
+    keep_states: bool = False,
 ) -> GuidedPath:
     """Walk the guided path of every row; rows know nothing of each other.
 
@@ -56,12 +57,13 @@ def guided_path(
         weight: [N, 1, H, W] ≥ 0, how much each pixel counts in both terms.
         keep_z: Whether the final latents are wanted. Without them, and with a recorder, the last level's forward ends
             at its last tap, and the last level is not guided.
+        keep_states: Whether the noised latents of every level are wanted.
 
     Raises:
         BadInput: shapes that do not fit each other or the model's stride, no psi, or no tiny autoencoder.
     """
     check(backbone, clean, target, options, psi, conditioning, weight)
     with torch.no_grad():
-        walk = Walk(backbone, clean, options, conditioning, recorder, watch, keep_z)
+        walk = Walk(backbone, clean, options, conditioning, recorder, watch, keep_z, keep_states)
         walk.prepare(target, psi, weight)
         return walk.run()

@@ -30,6 +30,8 @@ class GuidedPath:
         tile: Side in latent cells of the tiles that too little memory forced on a picture: its guidance is then an
             approximation. ``None``, as a rule, for whole pictures.
         peak_memory: The most bytes that tensors held on the device while the path ran; ``None`` on a CPU.
+        states: The noised latents z_t [N, C, h, w] that each level began with, highest noise first, where they were
+            asked for.
     """
 
     z: Tensor | None
@@ -39,3 +41,4 @@ class GuidedPath:
     sigmas: tuple[float, ...]
     tile: int | None
     peak_memory: int | None
+    states: tuple[Tensor, ...] = ()

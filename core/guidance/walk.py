@@ -49,10 +49,13 @@ class Walk:
         recorder: Recorder | None,
         watch: Watch | None,
         keep_z: bool,
+        keep_states: bool = False,
     ) -> None:
         self._backbone, self._options, self._conditioning = backbone, options, conditioning
         self._recorder, self._watch = recorder, watch
         self._cut = recorder is not None and not keep_z
+        self._keep_states = keep_states
+        self._states: list[Tensor] = []
         self._prediction: Prediction = backbone.family.prediction
         self._sigmas = [sigma_of_timestep(t, self._prediction) for t in options.timesteps]
         clean = clean if clean.dtype == torch.float64 else clean.float()
@@ -83,6 +86,8 @@ class Walk:
         z: Tensor | None = self._start()
         afters = [*self._sigmas[1:], 0.0]
         for level, (sigma, after) in enumerate(zip(self._sigmas, afters, strict=True)):
+            if self._keep_states:
+                self._states.append(z)
             if self._cut and after == 0.0:
                 self._read_only(z, sigma)
                 z = None
@@ -97,7 +102,8 @@ class Walk:
         peak = self._peak.bytes()
         if peak is not None:
             logger.info("Guidance of %d pictures held at most %.2f GB on the device.", len(self._clean), peak / 1e9)
-        return GuidedPath(z, energies, self._calls, tuple(self._rows.reasons), tuple(self._sigmas), self._side, peak)
+        reasons, states = tuple(self._rows.reasons), tuple(self._states)
+        return GuidedPath(z, energies, self._calls, reasons, tuple(self._sigmas), self._side, peak, states)
 
     def _start(self) -> Tensor:
         if self._options.start == "inversion":

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from ...errors import BadInput, UnreadableFile
 from ...image_files import find_images
-from ...images import load_image
+from ...images import load_image, picture_size
 
 MANIFEST = "manifest.json"
 #: Without a manifest one picture in this many is held back.
@@ -64,6 +64,16 @@ def load_collection(folder: Path, least: int, most: int = 768) -> Collection:
         got = f"{len(train)} to train on and {len(held_back)} held back in {folder}"
         raise BadInput("pictures to train on and to hold back", got, "Add pictures, or mark some in the manifest.")
     return Collection(tuple(train), tuple(held_back))
+
+
+def held_back_paths(folder: Path, least: int) -> list[Path]:
+    """The pictures of a folder that training never sees, in order, without those of a shorter side below ``least``.
+
+    Raises:
+        UnreadableFile: as :func:`load_collection`.
+    """
+    paths = [folder / str(row["file"]) for row in _manifest_rows(folder) if row.get("held_back")]
+    return [path for path in paths if min(picture_size(path)) >= least]
 
 
 def some_of(pictures: Sequence[Picture], count: int) -> Sequence[Picture]:
