@@ -35,7 +35,8 @@ class Wanted(NamedTuple):
         image = load_image(self.path)
         if self.kind is None or not self.severity:
             return image
-        return distort(image, self.kind, self.severity, zlib.crc32(self.path.name.encode()))
+        with torch.autocast(image.device.type, enabled=False):  # damage is the same at every precision of the run
+            return distort(image, self.kind, self.severity, zlib.crc32(self.path.name.encode()))
 
 
 class Latents:

@@ -142,7 +142,7 @@ def test_a_picture_that_cannot_be_scored_is_named(genziqa, backbone, request_for
 
 
 def test_damage_comes_before_the_resizing(genziqa, backbone, rated, request_for):
-    from latent_critic.core.data.distortions import distort
+    from latent_critic.core.data.distortions import KINDS, distort
     from latent_critic.core.images import load_image
     from latent_critic.core.methods.native_size import to_native
 
@@ -152,6 +152,9 @@ def test_damage_comes_before_the_resizing(genziqa, backbone, rated, request_for)
     expected = backbone.encode(to_native(image, settings.shape(*image.shape[1:], backbone.family))[None])[0]
     torch.testing.assert_close(harmed, expected, rtol=1e-4, atol=1e-4)
     assert not torch.allclose(harmed, whole, atol=1e-2)
+    plain = {kind: module.Wanted(path, False, kind, 3).load() for kind in KINDS}
+    with torch.autocast("cpu", torch.bfloat16):
+        assert all(torch.equal(module.Wanted(path, False, kind, 3).load(), image) for kind, image in plain.items())
 
 
 def test_no_group_lies_in_two_parts(genziqa, request_for):
