@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.nn import functional as F
 
 from ..images import reason_unscorable
 from ..memory import in_chunks
@@ -41,6 +42,17 @@ class Seen:
     calls: int
     noise_levels: tuple[float, float, float]
     reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Pictures:
+    """Views [N, 3, side, side], their d0, d1, d2 [N, 3, 3, side, side], and what :class:`Seen` tells of them."""
+
+    given: Tensor
+    images: Tensor
+    calls: int
+    noise_levels: tuple[float, float, float]
+    reasons: tuple[str | None, ...]
 
 
 class Reading:
@@ -103,26 +115,31 @@ class Reading:
             watch(HUNDREDTHS * last, total)
         return [seen for chunk in chunks for seen in chunk]
 
-    @torch.no_grad()
     def _chunk(self, pictures: Sequence[Tensor], step: Callable[[int, int], None]) -> list[Seen]:
-        given = torch.stack(list(pictures)).to(self.device)
-        found = self.restorer.restore(given, watch=step)
-        restored = found.images.to(given)
-        finite = restored.flatten(1).isfinite().all(1)
-        reasons = [
-            reason or (None if bool(whole) else "the restorer diverged: its pictures hold NaN or infinity")
-            for reason, whole in zip(found.reasons, finite, strict=True)
-        ]
-        # A row without a restoration is read as if nothing had changed, and gets its reason.
-        restored = torch.where(finite.view(-1, 1, 1, 1, 1), restored, given[:, None].expand_as(restored))
-        maps, vectors = self.eyes(given, restored.clamp(0.0, 1.0))
-        change = torch.nn.functional.avg_pool2d(
-            (given - restored[:, 0]).abs().mean(1, keepdim=True), self.settings.patch
-        )[:, 0].cpu()
+        found = self.restored(pictures, step)
+        with torch.no_grad():
+            maps, vectors = self.eyes(found.given, found.images)
+            change = (found.given - found.images[:, 0]).abs().mean(1, keepdim=True)
+            change = F.avg_pool2d(change, self.settings.patch)[:, 0].cpu()
         return [
             Seen(
                 None if maps is None else maps[row].float(), None if vectors is None else vectors[row].float(),
                 change[row], found.calls, found.noise_levels, reason,
             )
-            for row, reason in enumerate(reasons)
+            for row, reason in enumerate(found.reasons)
         ]  # fmt: skip
+
+    @torch.no_grad()
+    def restored(self, pictures: Sequence[Tensor], step: Callable[[int, int], None] | None = None) -> Pictures:
+        """Views [3, side, side] with their restorations."""
+        given = torch.stack(list(pictures)).to(self.device)
+        found = self.restorer.restore(given, watch=step)
+        images = found.images.to(given)
+        finite = images.flatten(1).isfinite().all(1)
+        reasons = tuple(
+            reason or (None if bool(whole) else "the restorer diverged: its pictures hold NaN or infinity")
+            for reason, whole in zip(found.reasons, finite, strict=True)
+        )
+        # A row without a restoration is read as if nothing had changed, and gets its reason.
+        images = torch.where(finite.view(-1, 1, 1, 1, 1), images, given[:, None].expand_as(images))
+        return Pictures(given, images.clamp(0.0, 1.0), found.calls, found.noise_levels, reasons)

@@ -199,6 +199,7 @@ class DiffV2Nets(nn.Module):
         ops: A namespace with ``Linear``, ``LayerNorm`` and ``Conv2d``.
     """
 
+    weight: Tensor
     map_centre: Tensor
     map_scale: Tensor
     vector_centre: Tensor
@@ -209,7 +210,11 @@ class DiffV2Nets(nn.Module):
         self.shape = shape
         self.vcg = None if shape.branch == "vda" else Vcg(shape.vcg, drop, ops)
         self.vda = None if shape.branch == "vcg" else Vda(shape.vda, drop, ops)
-        self.weight = nn.Parameter(torch.tensor(float(shape.weight)), requires_grad=shape.learned)
+        weight = torch.tensor(float(shape.weight))
+        if shape.learned:
+            self.weight = nn.Parameter(weight)
+        else:
+            self.register_buffer("weight", weight)
         count = sum(shape.vcg.maps)
         for name, size in (("map", count), ("vector", shape.vda.features)):
             self.register_buffer(f"{name}_centre", torch.zeros(size))
