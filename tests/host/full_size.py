@@ -1,7 +1,7 @@
 """A scorer once on a model of SD 1.5's full size, in ComfyUI's own executor: calls, weights, time and memory.
 
 Not a test, since it takes minutes and up to 7 GB: run it by hand as CONTRIBUTING.md says, with a ComfyUI folder and
-``lgdm``, or ``dp_iqa`` for a random file of the authors' layout.
+``lgdm``, or ``dp_iqa`` or ``dp_iqa_student`` for a random file of the authors' layout.
 """
 
 import hashlib
@@ -123,19 +123,23 @@ def run_lgdm(nodes, pack):
     report(prompt, pack, seen)
 
 
-def run_dp_iqa(nodes, pack, base):
-    """One graph: a file of the authors' layout → DP-IQA Scorer → Score Images; the U-Net in bf16."""
+def run_dp_iqa(nodes, pack, base, student=False):
+    """One graph: a file of the authors' layout → DP-IQA Scorer → Score Images; a teacher's U-Net in bf16."""
     import comfy.cli_args
     import full_size_dp_iqa as theirs
 
     comfy.cli_args.args.bf16_unet = True
     folder = Path(base, "models/quality_heads")
     folder.mkdir(parents=True)
-    logger.info("parameters of the file: %.0f M", theirs.write_teacher(folder / theirs.NAME, pack) / 1e6)
-    nodes.NODE_CLASS_MAPPINGS.update(Clip=holder((theirs.small_clip(),), ("CLIP",)), Image=picture())
-    seen = Seen()
-    theirs.watch_parts(pack, SIDE, seen)
-    report(theirs.prompt(), pack, seen)
+    write = theirs.write_student if student else theirs.write_teacher
+    logger.info("parameters of the file: %.0f M", write(folder / theirs.NAME, pack) / 1e6)
+    nodes.NODE_CLASS_MAPPINGS.update(Image=picture())
+    seen = None
+    if not student:
+        nodes.NODE_CLASS_MAPPINGS.update(Clip=holder((theirs.small_clip(),), ("CLIP",)))
+        seen = Seen()
+        theirs.watch_parts(pack, SIDE, seen)
+    report(theirs.prompt(not student), pack, seen)
 
 
 def picture():
@@ -152,21 +156,25 @@ class Seen:
 
 
 def report(prompt, pack, seen):
-    """Run a graph and tell what it took."""
+    """Run a graph and tell what it took; ``seen`` is ``None`` where no diffusion model is used."""
     start = time.monotonic()
     done = in_process.Executor()(prompt)
     seconds = time.monotonic() - start
     if not done.success:
         raise RuntimeError(done.error)
     row = done.outputs["5"]["scores"][0]
-    model, vae, _ = seen.parts
-    sizes = [sum(value.numel() for value in part.parameters()) / 1e6 for part in (model.model, vae.first_stage_model)]
-    logger.info("parameters: U-Net %.0f M, VAE %.0f M; image %d×%d", *sizes, SIDE, SIDE)
-    logger.info("score %s, reason %s", row["score"], row["reason"])
-    logger.info("calls: %s", ", ".join(f"{name} {number}" for name, number in seen.calls.items()))
-    logger.info("weights bit-identical: %s", digest(*seen.parts) == seen.before)
+    logger.info("image %d×%d: score %s, reason %s", SIDE, SIDE, row["score"], row["reason"])
+    if seen is not None:
+        parts = seen.parts[0].model, seen.parts[1].first_stage_model
+        logger.info("parameters: U-Net %.0f M, VAE %.0f M", *(_millions(part) for part in parts))
+        logger.info("calls: %s", ", ".join(f"{name} {number}" for name, number in seen.calls.items()))
+        logger.info("weights bit-identical: %s", digest(*seen.parts) == seen.before)
     logger.info("%.0f s with %d threads", seconds, torch.get_num_threads())
     logger.info("peak memory of the process: %.2f GB", pack("core.benchmark.speed_memory").peak_bytes() / 1e9)
+
+
+def _millions(network):
+    return sum(value.numel() for value in network.parameters()) / 1e6
 
 
 def main(folder, scorer="lgdm"):
@@ -185,8 +193,8 @@ def main(folder, scorer="lgdm"):
         def pack(name):
             return importlib.import_module(f"{root.__name__}.{name}")
 
-        if scorer == "dp_iqa":
-            run_dp_iqa(nodes, pack, base)
+        if scorer.startswith("dp_iqa"):
+            run_dp_iqa(nodes, pack, base, student=scorer == "dp_iqa_student")
         else:
             run_lgdm(nodes, pack)
     del library

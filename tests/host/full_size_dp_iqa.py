@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import torch
 
-NAME = "teacher.pth"
+NAME = "theirs.pth"
 
 
 def random(shape, dtype, draw):
@@ -48,6 +48,14 @@ def write_teacher(path, pack):
     return sum(value.numel() for value in state.values())
 
 
+def write_student(path, pack):
+    """The student as published: EfficientNet-B7's features and a small decoder, random. Returns the values."""
+    torch.manual_seed(0)
+    network = pack("core.nets.dp_iqa_student").StudentNetwork()
+    torch.save(network.state_dict(), path)
+    return sum(value.numel() for value in network.parameters())
+
+
 def small_clip():
     """A CLIP of SD 1.5's width with one layer and a projection, random."""
     import comfy.sd
@@ -86,11 +94,11 @@ def watch_parts(pack, side, seen):
     node.own_model, node.own_vae, node.academic_head = own_model, own_vae, academic_head
 
 
-def prompt():
-    """The file and a CLIP → DP-IQA Scorer → Score Images."""
-    scorer = {"file": NAME, "allow_another_model": False, "clip": ["1", 0]}
+def prompt(with_clip):
+    """The file, and for a teacher a CLIP → DP-IQA Scorer → Score Images."""
+    scorer = {"file": NAME, "allow_another_model": False, **({"clip": ["1", 0]} if with_clip else {})}
     return {
-        "1": {"class_type": "Clip", "inputs": {}},
+        **({"1": {"class_type": "Clip", "inputs": {}}} if with_clip else {}),
         "3": {"class_type": "Image", "inputs": {}},
         "4": {"class_type": "LatentCriticDPIQA", "inputs": scorer},
         "5": {"class_type": "LatentCriticScoreImages", "inputs": {"images": ["3", 0], "scorer": ["4", 0]}},
