@@ -1,6 +1,10 @@
 """Tiny pictures and a tiny architecture: real training, a few seconds."""
 
 import importlib
+import os
+import subprocess
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,6 +12,24 @@ import pytest
 import torch
 from latent_critic.core.data.rated import RatedImage, RatedSet
 from PIL import Image
+from safetensors.torch import load_file
+
+_FINDER = Path(__file__).resolve().parents[3] / ".ci" / "comfyui.py"
+#: torchvision's binary may not fit torch on a machine without a GPU; see tests/conftest.py.
+_START = """
+import importlib.util
+spec = importlib.util.spec_from_file_location("finder", {finder!r})
+finder = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(finder)
+kept = finder.declare_torchvision_ops()
+{first}
+from latent_critic.core.cli.main import main
+raise SystemExit(main())
+"""
+_LAUNCH = (
+    "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1",
+    "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="session")
@@ -84,6 +106,35 @@ def rated(tmp_path_factory):
         picture.resize((field.shape[1] * 8, 64), Image.Resampling.BICUBIC).save(folder / f"{place}.png")
         images.append(RatedImage(folder / f"{place}.png", 100.0 * contrast, str(place // 2), "all"))
     return RatedSet("contrasts", tuple(images))
+
+
+@pytest.fixture
+def alone_and_launched(tiny_folder, rated, tmp_path):
+    """A training command in one process and, by ``accelerate launch``, in two.
+
+    `alone_and_launched(kind, *options, first="")` gives for each of both what was told, the state's tensors and the
+    head's file; `first` is Python to run before the command.
+    """
+    table, script = tmp_path / "rated.csv", tmp_path / "start.py"
+    table.write_text("".join(f"{image.path},{image.mos / 20:.3f},{image.group}\n" for image in rated.images))
+    settings = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+
+    def one(kind, name, before, options):
+        run, out = tmp_path / name, tmp_path / f"{name}.safetensors"
+        command = [
+            sys.executable, *before, str(script), "train", kind, "--data", f"csv={table}:0:5",
+            "--model", str(tiny_folder), "--out", str(out), "--run", str(run), *options,
+        ]  # fmt: skip
+        done = subprocess.run(command, env=settings, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr[-2000:]
+        return done.stderr, load_file(run / "state.safetensors"), out
+
+    def both(kind, *options, first=""):
+        script.write_text(_START.format(finder=str(_FINDER), first=first))
+        alone = one(kind, "alone", (), options)
+        return alone, one(kind, "launched", ("-m", *_LAUNCH), (*options, "--accelerate", "--minutes", "9"))
+
+    return both
 
 
 @pytest.fixture(autouse=True)
