@@ -31,8 +31,10 @@ def facts_table(weights: Path) -> str:
         "training pictures": f"{found['pictures']:,} of {found['training_set']}'s training part",
         "file": f"{weights.stat().st_size / 1e3:.0f} kB, fp16",
         "learned": f"{count} context vectors before “{good}” and “{bad}”, LoRA of rank {rank}",
-        "steps": f"{training['steps']:,} of {training['batch']} pictures at rate {training['rate']:g}; kept: the best "
-        f"validation's, step {found['validation']['step']}",
+        "steps": f"{training['steps']:,} of {training['batch']} pictures{_ladders_told(training)} at rate "
+        f"{training['rate']:g}; kept: the best validation's, step {found['validation']['step']}",
+        "held back": f"{training['share'] / 2:.0%} of the pictures to choose the step by, {training['share'] / 2:.0%} "
+        f"unseen by training and choice; no {'content' if training['by_content'] else 'group'} in two parts",
         "noise levels": ", ".join(map(str, settings["timesteps"])),
         "noise-error bias": "left out" if settings["bias_weight"] == 0 else f"weight {settings['bias_weight']:g}",
         "scale": "none: scores only rank" if found["calibrated_on"] is None else f"0 to 100, {found['calibrated_on']}",
@@ -41,8 +43,12 @@ def facts_table(weights: Path) -> str:
     return plain_table(rows)
 
 
+def _ladders_told(training: dict[str, Any]) -> str:
+    return f" and {training['ladders']} pairs, less and more damaged," if training.get("ladders") else ""
+
+
 def check_table(found: dict[str, Any]) -> str:
-    """On held-back pictures: few levels against the eight published ones, and the head beside zero-shot."""
+    """On unseen pictures: few levels against the eight published ones, and the head beside zero-shot."""
     lines = [
         "| noise levels | timesteps | SRCC with people (95 %) | SRCC with the eight levels' ranking (95 %) |",
         "|---|---|---|---|",
