@@ -128,6 +128,8 @@ def _report(scorer: GenzIQA, head: GenzHead) -> str:
     unchanged = [f"levels {name}" for name, steps in _LEVELS.items() if steps and _alike(steps, head)]
     if head.settings.bias_weight == 0.0:
         unchanged.append("noise_bias")
+    fitted = [name for name, steps in _LEVELS.items() if steps and head.readout(steps)]
+    lines.append(f"Gain, offset and spread were fitted at: {', '.join(['as trained', *fitted])}")
     if unchanged:
         lines.append(f"The same as trained, for this head: {', '.join(unchanged)}")
     lines += [f"Note: {warning}" for warning in scorer.warnings]
