@@ -41,7 +41,7 @@ class RestorerShape:
         predicts: ``eps`` as published, or ``clean``: the picture itself, as a change of what the two inputs say without
             a network (ours; few steps are then enough).
         residual: For ``clean``: how far, as a root mean square, damaged and clean pictures lie apart. It weighs the
-            two inputs; 0 takes the damaged picture alone.
+            two inputs, as in EDM's preconditioning (Karras et al., 2022); 0 takes the damaged picture alone.
     """
 
     inner: int = 64
@@ -94,7 +94,7 @@ class RestorerShape:
 
 
 #: Small enough to ship and to train on a CPU; trained in this project.
-NARROW = RestorerShape(8, (2, 3, 4), 1, (), 64, 0.0, 0, False, 2, "clean", 0.2)
+NARROW = RestorerShape(8, (2, 3, 4), 1, (), 64, 0.0, 0, False, 2, "clean", 0.33)
 
 
 class RestorerNet(nn.Module):
@@ -143,7 +143,7 @@ class RestorerNet(nn.Module):
         return shape.native // shape.patch // 2**place in shape.attention
 
     def forward(self, condition: Tensor, noisy: Tensor, signal: Tensor) -> Tensor:
-        """What the network itself gives, [N, 3, H, W]: eps, or the change from the condition to the clean picture.
+        """What the network itself gives, [N, 3, H, W]: eps, or what :meth:`known` leaves of the clean picture.
 
         Args:
             condition: Damaged pictures [N, 3, H, W] in [-1, 1], sides divisible by the shape's stride.
@@ -165,20 +165,30 @@ class RestorerNet(nn.Module):
         x = self.last(x)
         return F.pixel_shuffle(x, shape.patch) if shape.patch > 1 else x
 
-    def known(self, condition: Tensor, noisy: Tensor, signal: Tensor) -> Tensor:
-        """What the inputs say of the clean picture without a network, as of two independent measurements."""
-        if not self.shape.residual:
-            return condition
+    def known(self, condition: Tensor, noisy: Tensor, signal: Tensor) -> tuple[Tensor, Tensor]:
+        """What the inputs say of the clean picture without a network, and how far off that is.
+
+        They are taken for two independent measurements of it, off by ``residual`` and by noise / signal.
+
+        Returns:
+            The estimate [N, 3, H, W], and its root mean square error [N, 1, 1, 1]: what the network predicts is the
+            rest, in units of it.
+        """
         rows = signal.to(noisy.dtype).view(-1, 1, 1, 1)
-        trust = self.shape.residual**2 * rows**2
-        trust = trust / (trust + (1.0 - rows**2).clamp_min(0.0))
-        return condition + trust * (noisy / rows.clamp_min(1e-4) - condition)
+        if not self.shape.residual:
+            return condition, torch.ones_like(rows)
+        noise = (1.0 - rows**2).clamp_min(0.0)
+        total = self.shape.residual**2 * rows**2 + noise
+        trust = self.shape.residual**2 * rows**2 / total
+        scale = self.shape.residual * (noise / total).sqrt()
+        return condition + trust * (noisy / rows.clamp_min(1e-4) - condition), scale
 
     def clean(self, condition: Tensor, noisy: Tensor, signal: Tensor) -> Tensor:
         """The clean estimate [N, 3, H, W], not clamped; arguments as of :meth:`forward`."""
         found = self(condition, noisy, signal).to(noisy.dtype)
         if self.shape.predicts == "clean":
-            return self.known(condition, noisy, signal) + found
+            known, scale = self.known(condition, noisy, signal)
+            return known + scale * found
         rows = signal.to(noisy.dtype).view(-1, 1, 1, 1)
         return (noisy - (1.0 - rows**2).clamp_min(0.0).sqrt() * found) / rows
 

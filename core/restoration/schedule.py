@@ -67,10 +67,21 @@ def ddim(
     return state if fresh is None else state + drawn * fresh
 
 
-def draw_signals(count: int, generator: torch.Generator, steps: int = TRAINING_STEPS) -> Tensor:
-    """Continuous levels to train on: sqrt(alpha_bar) float32 [count], uniform within a step drawn uniformly."""
-    edges = torch.from_numpy(np.sqrt(np.concatenate([[1.0], alpha_bars(steps)])))
-    step = torch.randint(steps, (count,), generator=generator)
+def draw_signals(
+    count: int, generator: torch.Generator, steps: int = TRAINING_STEPS, highest_noise: float = 1.0
+) -> Tensor:
+    """Continuous levels to train on: sqrt(alpha_bar) float32 [count], uniform within a step drawn uniformly.
+
+    Args:
+        count: How many.
+        generator: Draws them.
+        steps: Of the schedule.
+        highest_noise: Only the steps up to this sqrt(1 - alpha_bar); at least one.
+    """
+    shares = alpha_bars(steps)
+    last = max(1, int((np.sqrt(1.0 - shares) <= highest_noise).sum()))
+    edges = torch.from_numpy(np.sqrt(np.concatenate([[1.0], shares])))
+    step = torch.randint(last, (count,), generator=generator)
     within = torch.rand(count, generator=generator, dtype=torch.float64)
     return (edges[step + 1] + within * (edges[step] - edges[step + 1])).float()
 

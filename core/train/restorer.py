@@ -21,7 +21,7 @@ from ..data.similarity import psnr
 from ..errors import BadInput
 from ..files import sweep
 from ..nets.restorer import RestorerNet, build
-from ..restoration.schedule import draw_signals
+from ..restoration.schedule import FEWEST, draw_signals, inference_levels
 from ..restoration.sr3 import Sr3Options, Sr3Restorer
 from ..restoration.weights import RestorerFacts, save_restorer
 from .genziqa_world import Alone, World
@@ -123,8 +123,10 @@ class _Run:
         damaged, clean = pairs(self.pictures.train, request, state.step, places)
         noisy, signals, eps = self._noised(2.0 * clean - 1.0, places)
         condition = (2.0 * damaged - 1.0).to(self.device)
-        known = None if request.shape.predicts == "eps" else self.net.known(condition, noisy, signals)
-        wanted = eps if known is None else (2.0 * clean - 1.0).to(self.device) - known
+        wanted = eps
+        if request.shape.predicts == "clean":
+            known, scale = self.net.known(condition, noisy, signals)
+            wanted = ((2.0 * clean - 1.0).to(self.device) - known) / scale
         dtype = torch.float16 if request.precision == "fp16" else torch.bfloat16
         # Dropped channels are drawn by the step, so that a resumed run draws the same.
         with torch.random.fork_rng(devices=[]):
@@ -143,9 +145,12 @@ class _Run:
     def _noised(self, clean: Tensor, places: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
         """x_t, its signal [n] and its noise; each pair's draw is its own, however many processes share a step."""
         signals, noise = [], []
+        first = torch.tensor([inference_levels(FEWEST)[0].signal])
         for place in places:
             generator = step_generator(self.request.seed, self.state.step, _NOISE + place)
-            signals.append(draw_signals(1, generator))
+            pure = float(torch.rand((), generator=generator)) < self.request.pure
+            drawn = draw_signals(1, generator, highest_noise=self.request.highest_noise)
+            signals.append(first if pure else drawn)
             noise.append(torch.randn(clean.shape[1:], generator=generator))
         signal, eps = torch.cat(signals).to(self.device), torch.stack(noise).to(self.device)
         rows = signal.view(-1, 1, 1, 1)
@@ -196,7 +201,7 @@ class _Run:
 
     def _facts(self, found: dict[str, float]) -> RestorerFacts:
         request, part = self.request, self.pictures
-        names = ("batch", "rate", "falls", "loss", "average", "untouched", "seed", "precision")
+        names = ("batch", "rate", "falls", "loss", "average", "untouched", "pure", "highest_noise", "seed", "precision")
         training: dict[str, Any] = {name: getattr(request, name) for name in names}
         training |= {"step": self.state.step, "steps": request.steps, "kinds": list(request.kinds)}
         training |= {"pictures": len(part.train), "held_back": len(part.held_back), "side": request.shape.native}

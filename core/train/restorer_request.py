@@ -37,6 +37,9 @@ class RestorerRequest:
         clip: Largest norm of the gradient.
         kinds: Of damage, out of those that may be trained on.
         untouched: Share of pairs without damage.
+        pure: Share of pairs at the first level to restore with, where all must come from the damaged picture; the
+            others are drawn over all levels, as published.
+        highest_noise: Of the others: 1 for all levels; a restorer of four steps meets none between .35 and 1.
         inference: Steps to restore with, which the file remembers.
         eta: 0 for DDIM, 1 for ancestral sampling as published; likewise.
         validate_every: Steps between validations.
@@ -62,6 +65,8 @@ class RestorerRequest:
     clip: float = 1.0
     kinds: tuple[str, ...] = KINDS
     untouched: float = 0.05
+    pure: float = 0.0
+    highest_noise: float = 1.0
     inference: int = 50
     eta: float = 1.0
     validate_every: int = 500
@@ -78,8 +83,11 @@ class RestorerRequest:
         wrong = [f"{name} {getattr(self, name)}" for name in names if not getattr(self, name) > 0]
         if wrong:
             raise BadInput("numbers above 0", ", ".join(wrong), "Raise them.")
-        if not (0.0 <= self.average < 1.0 and 0.0 <= self.untouched < 1.0):
-            raise BadInput("average and untouched in [0, 1)", f"{self.average}, {self.untouched}", "Lower them.")
+        shares = (self.average, self.untouched, self.pure)
+        if not all(0.0 <= share < 1.0 for share in shares):
+            raise BadInput("average, untouched and pure in [0, 1)", str(shares), "Lower them.")
+        if not 0.0 < self.highest_noise <= 1.0:
+            raise BadInput("a highest noise above 0, up to 1", str(self.highest_noise), "Published: 1, all levels.")
         unknown = [kind for kind in self.kinds if kind not in KINDS]
         if unknown or not self.kinds:
             raise BadInput(f"kinds out of {', '.join(KINDS)}", ", ".join(unknown) or "none", "Use these names.")

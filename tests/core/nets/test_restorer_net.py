@@ -68,8 +68,10 @@ def test_what_is_known_without_a_network_is_the_best_linear_estimate():
     rows = signal.view(-1, 1, 1, 1)
     of_noise = (1 - rows**2) / rows**2
     wanted = (condition / 0.2**2 + noisy / rows / of_noise) / (1 / 0.2**2 + 1 / of_noise)
-    torch.testing.assert_close(net.known(condition, noisy, signal), wanted)
-    assert net.known(condition, noisy, torch.zeros(2)).isfinite().all()
+    found, scale = net.known(condition, noisy, signal)
+    torch.testing.assert_close(found, wanted)
+    torch.testing.assert_close(scale, (1 / (1 / 0.2**2 + 1 / of_noise)).sqrt())
+    assert all(told.isfinite().all() for told in net.known(condition, noisy, torch.zeros(2)))
 
 
 def test_the_level_matters():

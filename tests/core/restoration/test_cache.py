@@ -130,12 +130,12 @@ def test_a_killed_writer_leaves_whole_files(pictures, tmp_path):
     )
     writer = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], cwd=tmp_path)
     deadline = time.monotonic() + 60
-    while len(list(tmp_path.rglob("*.safetensors"))) < 20 and time.monotonic() < deadline:
+    while len(list(tmp_path.rglob("[!.]*.safetensors"))) < 20 and time.monotonic() < deadline:
         time.sleep(0.02)
     writer.send_signal(signal.SIGKILL)
     writer.wait()
     cache = RestorationCache(tmp_path)
-    whole = [path for path in tmp_path.rglob("*.safetensors") if not path.name.startswith(".")]
+    whole = list(tmp_path.rglob("[!.]*.safetensors"))  # what was being written begins with a dot
     assert len(whole) >= 20
     assert all(cache.read(path) is not None for path in whole)
     CachedRestorer(Counting(), cache).restore(pictures)

@@ -99,5 +99,7 @@ def test_training_levels_lie_within_their_steps():
     edges = np.sqrt(alpha_bars(TRAINING_STEPS))
     for share in (0.1, 0.5, 0.9):
         assert float(drawn.quantile(1 - share)) == pytest.approx(edges[int(share * TRAINING_STEPS)], abs=0.01)
+    low = draw_signals(1000, torch.Generator().manual_seed(0), highest_noise=0.4)
+    assert 0.39 < float((1 - low.double() ** 2).sqrt().max()) <= 0.4
     again = draw_signals(5, torch.Generator().manual_seed(1))
     assert torch.equal(again, draw_signals(5, torch.Generator().manual_seed(1)))
