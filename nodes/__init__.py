@@ -6,6 +6,7 @@ from .best_of import BestOfN
 from .best_of_custom import BestOfNCustom
 from .blend_scorers import BlendScorers
 from .contact_sheet import ContactSheet
+from .diff_v2_iqa import DiffV2IQAScorer
 from .dp_iqa import DpIqaScorer
 from .fit_head import FitHead
 from .fit_probe_head import FitProbeHead
@@ -25,6 +26,7 @@ from .reject import RejectLowQuality
 from .reroll import RerollUntilGood
 from .reroll_sample import RerollSample
 from .reroll_step import CountCalls, RerollAttempt, RerollStep
+from .restore_for_comparison import RestoreForComparison
 from .save_scored import SaveScoredImage
 from .score_from_probe import ScoreFromProbe
 from .score_images import ScoreImages
@@ -59,6 +61,7 @@ class LatentCriticExtension(ComfyExtension):
             ZeroShotScorer,
             GenzIQAScorer,
             DpIqaScorer,
+            DiffV2IQAScorer,
             LgdmScorer,
             LoadHead,
             FitHead,
@@ -68,6 +71,7 @@ class LatentCriticExtension(ComfyExtension):
             ScoreFromProbe,
             FitProbeHead,
             QualityHeatMap,
+            RestoreForComparison,
             PromptAlignmentNode,
             LoadEmbeddedModel,
         ]

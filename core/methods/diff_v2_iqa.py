@@ -18,6 +18,7 @@ from ..errors import BadInput
 from ..heads.check import Fit
 from ..images import as_list
 from ..records import Score, ScoreBatch, ScoreSpec
+from .diff_v2_iqa_head import fingerprint_of
 from .diff_v2_iqa_map import change_map, quality_map
 from .diff_v2_iqa_reading import Reading, Seen
 
@@ -101,6 +102,7 @@ class DiffV2IQA:
         """What the numbers mean: 0 to 100 where the head was trained on ratings and fits this restorer."""
         meta, calibrated = self._head.meta, self._fit.calibrated
         restorer = self._reading.restorer
+        sketch = fingerprint_of(restorer)
         return ScoreSpec(
             name="diff_v2_iqa",
             scale=meta.scale if calibrated else None,
@@ -110,7 +112,7 @@ class DiffV2IQA:
             needs=("image", "head"),
             size_policy=self._head.settings.size_policy(),
             blind_to=BLIND_TO,
-            backbone=restorer.identity.get("fingerprint"),
+            backbone=None if sketch is None else sketch.to_text(),
             settings={
                 **self._head.settings.to_dict(),
                 "branch": self._head.nets.shape.branch,

@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 _RESTORER, _EYES = "restorer.", "eyes."
 #: What a restorer says of itself that moves scores too little to lose their scale.
-_HARMLESS = ("precision",)
+_HARMLESS = ("precision", "bits")
+#: What must agree where the loaded model restores; the rest (LoRA, VAE, text encoder) is worth a warning.
+_OF_SHARED = ("name", "restorer", "weights", "settings", "psi")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +76,12 @@ class DiffHead:
             name.removeprefix(_RESTORER): told
             for name, told in self.meta.identity.items()
             if name.startswith(_RESTORER) and name.removeprefix(_RESTORER) not in _HARMLESS
-        }  # fmt: skip
+        }
         now = {"name": restorer.name, **restorer.identity}
-        differs = [name for name, told in before.items() if not _same(told, now.get(name, "none"))]
+        aside = {name for name in before if restorer.name == "shared" and name not in _OF_SHARED}
+        differs = [
+            name for name, told in before.items() if name not in aside and not _same(told, now.get(name, "none"))
+        ]
         warnings = []
         for name in differs[:1]:
             was, got = before[name], now.get(name, "none")
@@ -86,9 +91,12 @@ class DiffHead:
                     "Connect that restorer, or allow another one: scores then only rank.",
                 )  # fmt: skip
             warnings.append(f"the restorer's {name} is not that of the head's training: its scores rank, without scale")
+        calibrated = self.meta.calibrated_on is not None and not warnings
+        changed = [name for name in sorted(aside & set(now)) if not _same(before[name], now[name])]
+        warnings += [f"the model's {name.replace('_', ' ')} is not that of the head's training" for name in changed]
         for warning in warnings:
             _log.warning("%s", warning)
-        return Fit(self.meta.calibrated_on is not None and not warnings, tuple(warnings))
+        return Fit(calibrated, tuple(warnings))
 
 
 def identity_of(restorer: Restorer, eyes: Mapping[str, str]) -> dict[str, str]:
@@ -97,6 +105,11 @@ def identity_of(restorer: Restorer, eyes: Mapping[str, str]) -> dict[str, str]:
     return {_RESTORER + name: value for name, value in told.items()} | {
         _EYES + name: value for name, value in eyes.items()
     }
+
+
+def fingerprint_of(restorer: Restorer) -> Fingerprint | None:
+    """The model's that restores; ``None`` for a restorer of its own."""
+    return Fingerprint.from_text(restorer.identity["weights"]) if restorer.name == "shared" else None
 
 
 def _same(before: str, now: str) -> bool:
@@ -145,12 +158,12 @@ def untrained(
         nets = DiffV2Nets(fitting_shape(settings, shape))
         vit = VisionTransformer(settings.vit) if own_vit else None
     identity = {} if restorer is None else identity_of(restorer, eyes or {})
-    told = {} if restorer is None else dict(restorer.identity)
+    sketch = None if restorer is None else fingerprint_of(restorer)
     meta = HeadMeta(
         method="diff_v2_iqa",
         kind="restored",
-        family=told.get("family", ""),
-        fingerprint=told.get("fingerprint", ""),
+        family="" if sketch is None else sketch.family,
+        fingerprint="" if sketch is None else sketch.to_text(),
         sigmas=(),
         prompt="",
         size_policy=settings.size_policy(),

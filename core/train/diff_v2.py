@@ -99,7 +99,8 @@ class _Run:
     ) -> None:
         self.request, self.watch, self.world, self.device = request, watch, world, device
         shape = request.shape
-        self.head = untrained(request.settings, shape, seed=request.seed, own_vit=request.own_vit)
+        own = {"seed": request.seed, "own_vit": request.own_vit}
+        self.head = untrained(request.settings, shape, restorer=restorer, **own)
         branch = self.head.nets.shape.branch
         self.eyes: Eyes = load_eyes(request.settings, request.files, self.head.vit, branch=branch)
         self.identity = {name: told for name, told in self.eyes.identity.items() if not (name == "vit" and self.own)}
