@@ -6,7 +6,15 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from . import train_dp_iqa, train_genziqa, train_judge, train_judge_ladders, train_judge_views, train_restorer
+from . import (
+    train_diff_v2,
+    train_dp_iqa,
+    train_genziqa,
+    train_judge,
+    train_judge_ladders,
+    train_judge_views,
+    train_restorer,
+)
 from .arguments import Subparsers, command
 from .console import note
 
@@ -20,6 +28,7 @@ def add(subparsers: Subparsers) -> None:
     train_judge_ladders.add(kinds)
     train_genziqa.add(kinds)
     train_dp_iqa.add(kinds)
+    train_diff_v2.add(kinds)
     train_restorer.add(kinds)
     _add_ldm(kinds)
     _add_ldm_check(kinds)

@@ -186,3 +186,30 @@ def test_another_request_or_restorer_does_not_go_on(request_for, restorer):
 def test_requests_that_make_no_sense(request_for, changes, words):
     with pytest.raises(BadInput, match=words):
         request_for(**changes)
+
+
+def test_the_command_trains_and_its_head_finds_its_restorer(rated, restorer, tmp_path, monkeypatch, capsys):
+    """From files to a file; the head's scorer restores with the settings of its training."""
+    from latent_critic.core.cli.main import main
+    from latent_critic.core.methods.diff_v2_iqa_make import make_diff_v2
+    from latent_critic.core.restoration.weights import RestorerFacts, save_restorer
+
+    save_restorer(tmp_path / "r.safetensors", restorer._net, RestorerFacts(restorer._net.shape, steps=5, eta=0.0))
+    table, out = tmp_path / "rated.csv", tmp_path / "head.safetensors"
+    table.write_text("".join(f"{image.path},{image.mos / 20:.3f},{image.group}\n" for image in rated.images))
+    arguments = [
+        "train", "diff-v2-iqa", "--data", f"csv={table}:0:5", "--restorer", str(tmp_path / "r.safetensors"), "--out",
+        str(out), "--run", str(tmp_path / "run"), "--steps", "2", "--batch", "4", "--side", "32", "--by-group",
+        "--restore-steps", "4", "--restore-seed", "3", "--limit", "16", "--share", "0.3", "--threads", "1",
+    ]  # fmt: skip
+    assert main(arguments) == 0
+    assert "step 2" in capsys.readouterr().err
+    scorer = make_diff_v2(load_diff_v2(out), restorer=tmp_path / "r.safetensors", folder=tmp_path / "kept")
+    picture = load_image(rated.images[0].path)
+    first = scorer.score([picture])[0]
+    assert first.attributes["denoiser_calls"] == 4
+    assert scorer.spec.calibrated
+    again = scorer.score([picture])[0]
+    assert again.attributes["denoiser_calls"] == 0
+    assert again.value == first.value
+    assert len(list((tmp_path / "run/restorations").rglob("*.safetensors"))) == 16
