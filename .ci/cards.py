@@ -5,7 +5,8 @@
 
 Facts come from the metadata of judge.safetensors, rows from benchmark.json, which is what
 `latent-critic benchmark --json` printed, ladders from ladders.json, which is what .ci/judge_ladders.py wrote, and what
-fewer views cost from views.json, which is what `latent-critic train judge-views` wrote.
+fewer views cost from views.json, which is what `latent-critic train judge-views` wrote. judge_card.py says where the
+ladder of changes and the log of fine-tuning come from.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Any
 
 import dp_iqa_card
 import genziqa_card
+import judge_card
 import readme
 from latent_critic.core.nets.view_policy import POLICIES
 from safetensors import safe_open
@@ -39,8 +41,7 @@ def facts_table(found: dict[str, Any], weights: Path) -> str:
     rows = {
         "training pictures": f"{found['pictures']:,}",
         "file": f"{weights.stat().st_size / 1e6:.1f} MB, fp16",
-        "head": f"{found['settings']['members']} members of {found['settings']['width']} hidden units, "
-        f"{found['settings']['epochs']} epochs",
+        "head": judge_card.head_words(found),
         "scores of the training pictures": f"mean {found['centre']:.1f}, standard deviation {found['spread']:.1f}",
         "size policy": found["size_policy"],
         "validation by content": f"SRCC {validation['srcc']:.3f} ({validation['srcc_low']:.3f} – "
@@ -98,6 +99,8 @@ def card(before: str) -> str:
     rows = json.loads(measured.read_text(encoding="utf-8")) if measured.exists() else []
     after = readme.fill(after, "accuracy", readme.accuracy_table(rows))
     after = readme.fill(after, "views", views_table(json.loads(VIEWS.read_text(encoding="utf-8"))))
+    after = readme.fill(after, "study", judge_card.study_table(FOLDER / "study.json"))
+    after = readme.fill(after, "tuning", judge_card.tuning_table(facts(weights), FOLDER / "training.jsonl"))
     return readme.fill(after, "ladders", ladders_table(json.loads(LADDERS.read_text(encoding="utf-8"))))
 
 

@@ -1,4 +1,4 @@
-"""Generated pictures, rated, with the prompts that they were made from: AGIQA-1K, AGIQA-3K, AIGIQA-20K.
+"""Generated pictures, rated, with their prompts: AGIQA-1K, AGIQA-3K, AIGIQA-20K; and a negative control.
 
 The content is the prompt: no split may part the pictures of one prompt. None of the pictures is part of this project.
 """
@@ -6,9 +6,11 @@ The content is the prompt: no split may part the pictures of one prompt. None of
 from __future__ import annotations
 
 import logging
+import re
 from collections import Counter
 from pathlib import Path
 
+from ..errors import UnreadableFile
 from .rated import RatedImage, RatedSet, Split, checked, find_root, scaled
 from .tables import Row, by_lower_name, field, number, rows_of
 
@@ -79,3 +81,56 @@ def _generated(
         mos = scaled(number(field(row, *scores), name), _FIVE, name, where)
         found.append(RatedImage(place(name), mos, prompt or name, split, prompt, name.partition("_")[0]))
     return found
+
+
+#: How much each degree of an anatomy error takes, as the authors' script weighs them.
+_DEGREES = {"a": 0.2, "b": 0.5, "c": 1.0}
+
+
+def ai_human_images(folder: str | Path) -> RatedSet:
+    """hastingslab-org/ai-human-images: 240 pictures of people by three models, with their anatomy errors marked.
+
+    A negative control: what is told is 100 without errors and 100 · 2^-sum with them (degree a counts 0.2, b 0.5, c 1;
+    the mean of the annotators), so a scorer that does not see hands and faces agrees with it about 0.
+
+    ``data/annotations.csv`` (Image Id, Model, Prompt, Pic Num., a column for each error of a part, Annotator)
+    and ``images/<model>/<prompt>/``, whose names end in the picture's number (one is published as 018 for 08).
+    """
+    root = find_root(folder, "ai-human-images", "data/annotations.csv", "images")
+    errors: dict[tuple[str, str, int], list[float]] = {}
+    for row in rows_of(root / "data" / "annotations.csv", "Image Id", "Model", "Prompt", "Pic Num.", "Annotator"):
+        key = (field(row, "Model"), field(row, "Prompt"), int(number(field(row, "Pic Num."), field(row, "Image Id"))))
+        errors.setdefault(key, []).append(_errors(row))
+    found, missing = [], []
+    for (model, prompt, place), told in errors.items():
+        path = _person(root / "images", model, prompt, place)
+        if path is None:
+            missing.append(f"{model}, {prompt}, {place}")
+            continue
+        mos = 100.0 * 2.0 ** -(sum(told) / len(told))
+        found.append(RatedImage(path, mos, prompt, "test", prompt, model))
+    if missing:
+        got = f"{len(missing)} of {len(errors)} missing: {'; '.join(missing[:5])}"
+        raise UnreadableFile(f"every annotated picture in {root / 'images'}", got, "Complete the download.")
+    return checked("ai-human-images", found)
+
+
+def _errors(row: Row) -> float:
+    """Weighed errors of a row: cells such as ``1/3a,2/5c``, whose last letter is the degree."""
+    cells = [text for name, text in row.items() if re.match(r"\d\. .*-\d\.\d ", name)]
+    degrees = [part.strip()[-1:].lower() for cell in cells for part in cell.split(",") if part.strip()]
+    return sum(_DEGREES.get(degree, 0.0) for degree in degrees)
+
+
+def _person(images: Path, model: str, prompt: str, place: int) -> Path | None:
+    """A picture of this model, prompt and number; folders differ from the list in case and in their signs."""
+
+    def plain(text: str) -> str:
+        return re.sub(r"[^a-z0-9]", "", text.lower())
+
+    for folder in sorted(path for path in images.glob("*/*") if path.is_dir()):
+        if plain(folder.parent.name) == plain(model) and plain(folder.name) == plain(prompt):
+            found = {int(told[1]): path for path in folder.iterdir() if (told := re.search(r"(\d+)$", path.stem))}
+            mistyped = next((path for number_of, path in found.items() if number_of % 10 == place), None)
+            return found.get(place, mistyped)
+    return None

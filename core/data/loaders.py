@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..errors import BadInput
 from .damaged import csiq, kadid10k, live, pipal, tid2013
-from .generated import agiqa1k, agiqa3k, aigiqa20k
+from .generated import agiqa1k, agiqa3k, ai_human_images, aigiqa20k
 from .photographs import clive, flive, koniq10k, spaq
 from .rated import RatedImage, RatedSet, Split, checked, find_root, scaled
 from .tables import by_lower_name, cells, number, text_of
@@ -96,6 +96,7 @@ LOADERS: dict[str, Callable[[str | Path], RatedSet]] = {
     "agiqa1k": agiqa1k,
     "agiqa3k": agiqa3k,
     "aigiqa20k": aigiqa20k,
+    "ai_human_images": ai_human_images,
     "csv": rated_csv,
 }
 

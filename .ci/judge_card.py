@@ -1,0 +1,87 @@
+"""The parts of the judge's card that training measures: the ladder of changes, the log of fine-tuning.
+
+Changes come from study.json, which is what `latent-critic train judge-study --out` wrote; the log is training.jsonl,
+log.jsonl of the run folder of `latent-critic train judge-finetune`; facts of a fine-tuned file come from its metadata.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from card_parts import NOT_YET, interval, read
+
+
+def head_words(found: dict[str, Any]) -> str:
+    """How the file's head was fitted, in a line."""
+    settings = found["settings"]
+    if "tuned" not in settings:
+        return f"{settings['members']} members of {settings['width']} hidden units, {settings['epochs']} epochs"
+    tuned = settings["tuned"]
+    squeeze = f" behind a squeeze to {found['rank']}" if found.get("rank") else ""
+    return (
+        f"{found['width']} hidden units{squeeze}; trained with the trunk from {tuned['place']} on, {tuned['steps']:,} "
+        f"steps of {tuned['batch']} pictures, weights averaged"
+    )
+
+
+def study_table(path: Path) -> str:
+    """Every change with its paired difference, whatever its sign; families left out; the guard against style."""
+    found = read(path)
+    if found is None:
+        return NOT_YET
+    lines = ["| change | SRCC (95 % interval) | PLCC | difference of SRCC (95 %, paired) |", "|---|---|--:|---|"]
+    for row in found["rows"]:
+        gain = row["difference"]
+        told = "–" if gain is None else f"{gain['difference']:+.4f} ({gain['low']:+.4f} – {gain['high']:+.4f})"
+        lines.append(
+            f"| {row['name']} | {interval(row['agreement'], 'srcc')} | {row['agreement']['plcc']:.3f} | {told} |"
+        )
+    lines += ["", f"n = {found['n']:,} held-back pictures of {found['pictures']:,}; intervals over contents."]
+    if found.get("families"):
+        lines += ["", *_families(found["families"])]
+    if "flat" in found:
+        flat = found["flat"]
+        lines += [
+            "",
+            f"Naturalness alone: SRCC {flat['srcc_of_naturalness_alone']:.3f}. Blended in, it moves {flat['pictures']} "
+            f"flat illustrations by {flat['shift']:+.2f} points against photographs, at worst by {flat['worst']:+.2f}.",
+        ]
+    return "\n".join(lines)
+
+
+def _families(rows: list[dict[str, Any]]) -> list[str]:
+    lines = [
+        "| damage of held-back contents | no ladders learned | the other families | all families |",
+        "|---|---|---|---|",
+    ]
+    for row in rows:
+        cells = [
+            f"{row[n]['share']:.3f} ({row[n]['low']:.3f} – {row[n]['high']:.3f})" for n in ("none", "others", "all")
+        ]
+        lines.append(f"| {row['family']} | {' | '.join(cells)} |")
+    return lines
+
+
+def tuning_table(found: dict[str, Any], log: Path) -> str:
+    """The log of the fine-tuning that made the file, and what it gained; a head on a frozen trunk has none."""
+    tuned = found["settings"].get("tuned")
+    if tuned is None:
+        return "This file's trunk is frozen; only its head was fitted."
+    gain = tuned["gain"]
+    lines = [
+        f"Over the head on frozen features that it began from, on the same held-back pictures: SRCC "
+        f"{gain['difference']:+.4f} ({gain['low']:+.4f} – {gain['high']:+.4f}), n = {gain['n']:,}.",
+        "",
+        "| step | SRCC, validation by content | PLCC | steps of damage in which the score falls |",
+        "|--:|--:|--:|---|",
+    ]
+    rows = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()] if log.exists() else []
+    for row in rows:
+        if "srcc" in row:
+            falls = ", ".join(f"{family} {one['fell']:.0f} of {one['n']:.0f}" for family, one in row["ladders"].items())
+            lines.append(
+                f"| {row['step']:,} | {row['srcc']:.3f} | {row.get('plcc', float('nan')):.3f} | {falls or '–'} |"
+            )
+    return "\n".join(lines)
