@@ -59,12 +59,14 @@ class FeatureCache:
         tag: What identifies the network's weights: other weights never read these shards.
         shard: Pictures per file.
         most: Native-scale crops of a picture at most.
+        mirrored: Look at the pictures' mirror images.
     """
 
     folder: Path
     tag: str
     shard: int = 100
     most: int = MOST_CROPS
+    mirrored: bool = False
 
     def extract(
         self, network: EfficientNetLite0, paths: Sequence[Path], watch: Callable[[int, int], None] | None = None
@@ -92,7 +94,8 @@ class FeatureCache:
     def _write(self, network: EfficientNetLite0, shard: Sequence[Path], tick: Callable[[int], None]) -> None:
         found = []
         for place, path in enumerate(shard):
-            found.append(picture_features(network, load_image(path), self.most))
+            image = load_image(path)
+            found.append(picture_features(network, image.flip(2) if self.mirrored else image, self.most))
             tick(place + 1)
         with whole_file(self._path(shard)) as temporary:
             save_file(
@@ -113,7 +116,8 @@ class FeatureCache:
         return (paths[start : start + self.shard] for start in range(0, len(paths), self.shard))
 
     def _path(self, shard: Sequence[Path]) -> Path:
-        key = json.dumps([self.tag, size_policy(self.most), *(content_of(path) for path in shard)])
+        how = [self.tag, size_policy(self.most)] + (["mirrored"] if self.mirrored else [])
+        key = json.dumps([*how, *(content_of(path) for path in shard)])
         return self.folder / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.safetensors"
 
 

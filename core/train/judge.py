@@ -69,15 +69,24 @@ class JudgeRequest:
     shard: int = 100
 
     def __post_init__(self) -> None:
-        """Hours of work must not end at a file that cannot be written."""
-        if self.out.is_dir():
-            raise BadInput("a file for the trained judge", f"the folder {self.out}", "Name a .safetensors file in it.")
-        for target, folder in ((self.out, self.out.absolute().parent), (self.cache, self.cache.absolute())):
-            there = next(place for place in (folder, *folder.parents) if place.exists())
-            if not there.is_dir():
-                raise BadInput(f"a folder for {target}", f"the file {there}", "Name another folder.")
-            if not os.access(there, os.W_OK):
-                raise UnwritableFile(f"to write {target}", f"no right to write into {there}", "Name another folder.")
+        check_places(self.out, self.cache)
+
+
+def check_places(out: Path, cache: Path) -> None:
+    """Hours of work must not end at a file that cannot be written.
+
+    Raises:
+        BadInput: ``out`` is a folder, or ``cache`` a file, or either lies below a file.
+        UnwritableFile: the folder of either may not be written.
+    """
+    if out.is_dir():
+        raise BadInput("a file for the trained judge", f"the folder {out}", "Name a .safetensors file in it.")
+    for target, folder in ((out, out.absolute().parent), (cache, cache.absolute())):
+        there = next(place for place in (folder, *folder.parents) if place.exists())
+        if not there.is_dir():
+            raise BadInput(f"a folder for {target}", f"the file {there}", "Name another folder.")
+        if not os.access(there, os.W_OK):
+            raise UnwritableFile(f"to write {target}", f"no right to write into {there}", "Name another folder.")
 
 
 @dataclass(frozen=True, slots=True)

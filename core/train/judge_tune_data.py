@@ -1,0 +1,129 @@
+"""Which pictures a step of the judge's fine-tuning sees; everything is drawn by (seed, step)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..data.ladder import Rung, margin, read_ladders
+from ..data.ladder_scale import hidden_factor
+from .judge_tune_request import TuneRequest
+
+#: One content in this many is held back for measuring whether ladders are ordered right.
+HELD_BACK_SHARE = 5
+_RUNGS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """The pictures of a step.
+
+    Attributes:
+        rated: Places of rated pictures.
+        mates: [pairs, 2] places within ``rated`` of pictures of like content.
+        ladders: Rungs of some ladders, least damage first.
+    """
+
+    rated: list[int]
+    mates: Tensor
+    ladders: list[list[Rung]]
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """What may be drawn.
+
+    Attributes:
+        kept: Places of the rated pictures that are trained on.
+        groups: Content of every rated picture.
+        learned: Ladders that are trained on.
+        held: Ladders of other contents, of every family, for measuring.
+    """
+
+    kept: list[int]
+    groups: list[int]
+    learned: list[list[Rung]]
+    held: list[list[Rung]]
+
+
+def pool(request: TuneRequest, kept: Sequence[int], groups: Sequence[int]) -> Pool:
+    """Ratings and ladders of a request.
+
+    Raises:
+        BadInput: no ladders in their folder.
+    """
+    ladders = [] if request.ladders is None else read_ladders(request.ladders)
+    held = [ladder for ladder in ladders if int(ladder[0].content, 16) % HELD_BACK_SHARE == 0]
+    learned = [
+        ladder
+        for ladder in ladders
+        if int(ladder[0].content, 16) % HELD_BACK_SHARE and ladder[-1].family not in request.leave_out
+    ]
+    return Pool(list(kept), list(groups), learned, held)
+
+
+def draw(found: Pool, request: TuneRequest, step: int) -> Drawn:
+    """Rated pictures by permutations of all of them, some with a picture of like content beside them; then ladders."""
+    batch = min(request.batch, len(found.kept))
+    wanted = int(batch * request.mates / 2)
+    base = batch - wanted
+    a_pass = max(1, len(found.kept) // base)
+    order = np.random.default_rng([request.seed, 2, step // a_pass]).permutation(len(found.kept))
+    first = step % a_pass * base
+    rated = [found.kept[place] for place in order[first : first + base]]
+    generator = np.random.default_rng([request.seed, 3, step])
+    for place in rated[:wanted]:
+        like = [other for other in _members(found, place) if other not in rated]
+        if like:
+            rated.append(like[int(generator.integers(len(like)))])
+    pairs = [pair for pair in combinations(range(len(rated)), 2) if _alike(found, rated, pair)]
+    mates = torch.tensor(pairs, dtype=torch.long).view(-1, 2)
+    ladders: list[list[Rung]] = []
+    if found.learned and (request.losses.ladders or request.losses.factor):
+        picked = generator.integers(len(found.learned), size=request.contents).tolist()
+        ladders += [_some(found.learned[at], generator) for at in picked]
+    return Drawn(rated, mates, ladders)
+
+
+def _members(found: Pool, place: int) -> list[int]:
+    return [other for other in found.kept if found.groups[other] == found.groups[place]]
+
+
+def _alike(found: Pool, rated: Sequence[int], pair: tuple[int, int]) -> bool:
+    return found.groups[rated[pair[0]]] == found.groups[rated[pair[1]]]
+
+
+def _some(ladder: list[Rung], generator: np.random.Generator) -> list[Rung]:
+    if len(ladder) <= _RUNGS:
+        return ladder
+    return [ladder[at] for at in sorted(generator.choice(len(ladder), _RUNGS, replace=False).tolist())]
+
+
+def pairs(ladders: Sequence[Sequence[Rung]], start: int) -> tuple[list[int], list[int], list[float]]:
+    """Places of the better and of the worse picture of every pair within a ladder, and their margins.
+
+    Rungs lie in a row from place ``start`` on.
+    """
+    better, worse, margins = [], [], []
+    for ladder in ladders:
+        for a, b in combinations(range(len(ladder)), 2):
+            better.append(start + a)
+            worse.append(start + b)
+            margins.append(margin(ladder[a], ladder[b]))
+        start += len(ladder)
+    return better, worse, margins
+
+
+def factors(rungs: Sequence[Rung]) -> list[float]:
+    """Logarithm (base 2) of each rung's hidden scale factor; NaN for kinds without one."""
+    found = []
+    for rung in rungs:
+        # The untouched picture stands for factor 1 in any ladder: its file says nothing of the kind.
+        factor = 1.0 if rung.level == 0 and rung.family == "clean" else hidden_factor(rung.kind, rung.level)
+        found.append(float("nan") if factor is None else float(np.log2(factor)))
+    return found
