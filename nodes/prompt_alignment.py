@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from statistics import stdev
 from typing import Any
 
 from comfy_api.latest import io
@@ -11,6 +12,7 @@ from comfy_execution.graph_utils import ExecutionBlocker
 from ..core.hosts.comfyui.backbone import ComfyBackbone
 from ..core.methods.alignment import Aligned, AlignmentOptions, PromptAlignment, scored
 from ..core.methods.alignment_picture import word_pictures
+from ..core.methods.alignment_spread import Spread
 from ..core.records import Score, ScoreBatch
 from ..core.selection.filtering import one_per_image
 from ._common_inputs import prompts_input
@@ -52,6 +54,17 @@ class PromptAlignmentNode(io.ComfyNode):
                     tooltip="Images are read at the area of size × size pixels. 0 is the size that the model was "
                     "trained at. Less is faster, and further from what the model knows.",
                 ),
+                io.Float.Input(
+                    "spread",
+                    default=0.0,
+                    min=0.0,
+                    max=10.0,
+                    step=0.001,
+                    optional=True,
+                    tooltip="What Blend Scorers divides the numbers by. 0: the spread measured on the embedded model, "
+                    "and 0.1 on others, a convention. The report says how far these images' own numbers lie apart: "
+                    "give about that, so that the blend weighs alignment as its weight says.",
+                ),
                 io.Image.Input(
                     "images",
                     optional=True,
@@ -86,12 +99,13 @@ class PromptAlignmentNode(io.ComfyNode):
         size: list[int],
         images: list[Any] | None = None,
         prompts: list[Any] | None = None,
+        spread: list[float] | None = None,
     ) -> io.NodeOutput:
         """Align, or only bind the scorer."""
         parts = (one(model, "model"), one(clip, "clip"), one(vae, "vae"))
         need_parts(*parts)
         text = one(prompt, "prompt", "")
-        options = AlignmentOptions(side=one(size, "size", 0) or None)
+        options = AlignmentOptions(side=one(size, "size", 0) or None, spread=one(spread, "spread", 0.0) or None)
         scorer = PromptAlignment(ComfyBackbone(*parts), options, prompt=text)
         if images is None:
             nothing = ExecutionBlocker(_NO_IMAGES)
@@ -103,7 +117,7 @@ class PromptAlignmentNode(io.ComfyNode):
         found = scorer.align(pictures, texts, watch=watch_in_comfyui(len(stack)))
         batch = ScoreBatch(scorer.spec, tuple(scored(*pair) for pair in enumerate(found)))
         maps, labels = _maps(pictures, found)
-        report = _report(found)
+        report = _report(found, scorer.spread)
         return io.NodeOutput(scorer, batch, maps, labels, report, ui={"text": [report], "scores": _rows(batch)})
 
 
@@ -122,7 +136,7 @@ def _maps(pictures: Sequence[Any], found: Sequence[Aligned | Score]) -> tuple[li
     return [blocked], [blocked]
 
 
-def _report(found: Sequence[Aligned | Score]) -> str:
+def _report(found: Sequence[Aligned | Score], spread: Spread) -> str:
     lines = []
     for place, aligned in enumerate(found):
         if isinstance(aligned, Score):
@@ -130,6 +144,10 @@ def _report(found: Sequence[Aligned | Score]) -> str:
             continue
         words = ", ".join(f"{word} {value:+.3f}" for word, value in zip(aligned.words, aligned.values, strict=True))
         lines.append(f"{place}: {aligned.value:+.3f} ({words})")
+    lines.append(f"Spread for blends: {spread.value:.3g}, {spread.source}.")
+    values = [aligned.value for aligned in found if isinstance(aligned, Aligned)]
+    if len(values) > 1:
+        lines.append(f"Standard deviation of these images' numbers: {stdev(values):.3g}")
     return "\n".join(lines)
 
 

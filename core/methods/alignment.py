@@ -23,6 +23,7 @@ from ..images import as_list, reason_unscorable
 from ..records import Score, ScoreBatch, ScoreSpec
 from ..taps.recorder import Recorder
 from ..taps.reducers import token_maps
+from .alignment_spread import Spread, spread_on
 from .alignment_words import Aligned, aligned, spans, word_names
 from .genziqa_settings import check_timesteps
 from .native_size import native_policy, native_shape, to_native
@@ -47,14 +48,15 @@ class AlignmentOptions:
         seed: First seed of the noise; the level of timestep t uses seed + t.
         most_rows: Rows in one forward at most.
         side: Root of the area in pixels; the family's native size when left out.
-        spread: Fixed spread for blending, in the numbers' own unit; a convention, not measured on anybody's model.
+        spread: Fixed spread for blending, in the numbers' own unit. Left out: the one measured on the model, where the
+            package holds one for it and these settings, and a convention elsewhere.
     """
 
     timesteps: tuple[int, ...] = (21, 57, 93)
     seed: int = 0
     most_rows: int = 32
     side: int | None = None
-    spread: float = 0.1
+    spread: float | None = None
 
     def __post_init__(self) -> None:
         check_timesteps(self.timesteps)
@@ -62,8 +64,8 @@ class AlignmentOptions:
             raise BadInput("at least 1 row in a forward", str(self.most_rows), "The default is 32.")
         if self.side is not None and not 64 <= self.side <= 4096:
             raise BadInput("a side from 64 to 4096 pixels", str(self.side), "Leave it out for the model's own size.")
-        if not (math.isfinite(self.spread) and self.spread > 0.0):
-            raise BadInput("a spread > 0", str(self.spread), "The default is 0.1.")
+        if self.spread is not None and not (math.isfinite(self.spread) and self.spread > 0.0):
+            raise BadInput("a spread > 0", str(self.spread), "Leave it out for the measured one or the convention.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,19 +93,28 @@ class PromptAlignment:
         family = backbone.family
         self._taps = attention_taps(family.taps, None)
         self._sigmas = [sigma_of_timestep(t, family.prediction) for t in self._options.timesteps]
+        chosen = self._options
+        self._spread = spread_on(backbone, chosen.timesteps, chosen.side, chosen.spread)
+
+    @property
+    def spread(self) -> Spread:
+        """What blends divide the numbers by, and where it comes from."""
+        return self._spread
 
     @property
     def spec(self) -> ScoreSpec:
         """What the numbers mean: natural logs on an open scale; 0 as if there were no picture."""
         return ScoreSpec(
             name="prompt_alignment",
-            spread=self._options.spread,
+            spread=self._spread.value,
             needs=("image", "prompt", "model", "clip", "vae"),
             size_policy=native_policy(self._backbone.family, self._options.side),
             blind_to=_BLIND_TO,
             backbone=self._backbone.fingerprint.to_text(),
             settings={
                 **asdict(self._options),
+                "spread": self._spread.value,
+                "spread_is": self._spread.source,
                 "timesteps": list(self._options.timesteps),
                 "sigmas": list(self._sigmas),
                 "prompt": self._prompt,

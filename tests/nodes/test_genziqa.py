@@ -70,6 +70,7 @@ def test_the_loaded_model_judges_by_its_head(run_workflow, heads, family):
     assert "SRCC 0.500 [0.250, 0.750], 40 pictures" in report
     assert "0.900" in report
     assert "The same as trained, for this head: levels fast (2)" in report
+    assert "fitted at: as trained, fast (2)\n" in report
     assert "LoRA:" in report
 
 
@@ -221,6 +222,18 @@ def test_other_scripts_and_long_prompts(run_workflow, prompt):
     (scores,) = run.kept["scores"]
     assert all(score.ok for score in scores)
     assert len(scores[0].attributes["words"]) == len(prompt.split())
+
+
+def test_a_spread_of_ones_own_is_what_blends_divide_by(run_workflow):
+    run = run_workflow(alignment(images=["3", 0], spread=0.03))
+    assert run.success, run.error
+    (scores,), (report,) = run.kept["scores"], run.kept["report"]
+    assert scores.spec.spread == 0.03
+    assert "Spread for blends: 0.03, given by the user." in report
+    a, b = scores.values()
+    assert f"Standard deviation of these images' numbers: {abs(a - b) / 2**0.5:.3g}" in report
+    run = run_workflow(alignment(images=["3", 0]))
+    assert "Spread for blends: 0.1, a convention, not measured on this model." in run.kept["report"][0]
 
 
 def test_an_empty_prompt_is_a_reason(run_workflow):

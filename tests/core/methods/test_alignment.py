@@ -172,6 +172,34 @@ def test_watch_counts_forwards(model):
     assert seen == [(1, 2), (2, 2)]
 
 
+def test_blends_divide_by_the_spread_that_was_given_measured_or_agreed(model, tmp_path):
+    from latent_critic.core.errors import UnreadableFile
+    from latent_critic.core.methods.alignment_spread import MEASURED, pooled_spread, spread_on
+    from latent_critic.core.methods.blend import blend
+
+    backbone = model()
+    told = {**json.loads(MEASURED.read_text()), "backbone": backbone.fingerprint.to_text(), "spread": 0.02}
+    file = tmp_path / "alignment.json"
+    file.write_text(json.dumps(told))
+    steps = AlignmentOptions().timesteps
+    assert spread_on(backbone, steps, None, 0.5, file).value == 0.5
+    found = spread_on(backbone, steps, None, None, file)
+    assert (found.value, found.source.split(":")[0]) == (0.02, "measured on this model")
+    for other in ((steps[:2], None), (steps, 128)):
+        assert spread_on(backbone, *other, None, file).value == 0.1
+    assert "convention" in PromptAlignment(backbone).spec.settings["spread_is"]
+    file.write_text("{")
+    with pytest.raises(UnreadableFile, match="alignment"):
+        spread_on(backbone, steps, None, None, file)
+    batch = PromptAlignment(backbone, AlignmentOptions(timesteps=(21,), spread=0.02)).score(pictures((64, 64)), [TEXT])
+    assert blend([batch])[0].value == pytest.approx(batch[0].value / 0.02)
+    rows = torch.randn(3, 50, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    expected = float(rows.var(1).mean().sqrt())
+    shifted = rows + torch.tensor([[0.0], [5.0], [-9.0]])
+    assert pooled_spread(shifted.tolist()) == pytest.approx(expected)
+    assert math.isnan(pooled_spread([[1.0]]))
+
+
 def test_bad_input(model):
     backbone = model()
     with pytest.raises(BadInput, match="2 prompts"):
