@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import BadInput
+from .speed_diff_v2 import diff_v2_rows
 from .speed_judge import judge_bytes_row, judge_rows
 from .speed_memory import memory_row
 from .speed_row import SpeedRow
@@ -37,7 +38,7 @@ class SpeedRequest:
 
 
 def run_speed(request: SpeedRequest, watch: Callable[[SpeedRow], object] | None = None) -> list[SpeedRow]:
-    """Measure: eight rows on the judge, and fourteen more on a loaded model where a ComfyUI folder is given.
+    """Measure: eight rows on the judge, two on DiffV2IQA, and more on a loaded model where a ComfyUI folder is given.
 
     Args:
         request: What to measure.
@@ -59,6 +60,7 @@ def _rows(request: SpeedRequest) -> Iterator[SpeedRow]:
     yield from judge_rows(request.repeats)
     yield from tower_rows(request.repeats)
     yield memory_row(*request.folder)
+    yield from diff_v2_rows(request.repeats)
     if request.comfyui is not None:
         from .speed_comfyui import comfyui_rows
 
