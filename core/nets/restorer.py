@@ -94,7 +94,7 @@ class RestorerShape:
 
 
 #: Small enough to ship and to train on a CPU; trained in this project.
-NARROW = RestorerShape(8, (2, 3, 4), 1, (), 64, 0.0, 0, False, 2, "clean", 0.33)
+NARROW = RestorerShape(8, (2, 3, 4), 1, (), 64, 0.0, 0, False, 2, "clean")
 
 
 class RestorerNet(nn.Module):

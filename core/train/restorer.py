@@ -121,7 +121,7 @@ class _Run:
         request, state = self.request, self.state
         places = range(self.world.rank, request.batch, self.world.size)
         damaged, clean = pairs(self.pictures.train, request, state.step, places)
-        noisy, signals, eps = self._noised(2.0 * clean - 1.0, places)
+        noisy, signals, eps = self._noised(2.0 * clean - 1.0, 2.0 * damaged - 1.0, places)
         condition = (2.0 * damaged - 1.0).to(self.device)
         wanted = eps
         if request.shape.predicts == "clean":
@@ -142,19 +142,21 @@ class _Run:
         state.update_average(request.average)
         return float(loss.detach())
 
-    def _noised(self, clean: Tensor, places: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
+    def _noised(self, clean: Tensor, damaged: Tensor, places: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
         """x_t, its signal [n] and its noise; each pair's draw is its own, however many processes share a step."""
-        signals, noise = [], []
+        signals, noise, states = [], [], []
         first = torch.tensor([inference_levels(FEWEST)[0].signal])
-        for place in places:
+        for row, place in enumerate(places):
             generator = step_generator(self.request.seed, self.state.step, _NOISE + place)
             pure = float(torch.rand((), generator=generator)) < self.request.pure
             drawn = draw_signals(1, generator, highest_noise=self.request.highest_noise)
             signals.append(first if pure else drawn)
             noise.append(torch.randn(clean.shape[1:], generator=generator))
+            share = self.request.drift * float(torch.rand((), generator=generator))
+            states.append(clean[row] + share * (damaged[row] - clean[row]))
         signal, eps = torch.cat(signals).to(self.device), torch.stack(noise).to(self.device)
         rows = signal.view(-1, 1, 1, 1)
-        return rows * clean.to(self.device) + (1.0 - rows**2).clamp_min(0.0).sqrt() * eps, signal, eps
+        return rows * torch.stack(states).to(self.device) + (1.0 - rows**2).clamp_min(0.0).sqrt() * eps, signal, eps
 
     def _apply(self, parameters: Sequence[Tensor]) -> None:
         for group in self.state.optimiser.param_groups:
@@ -201,8 +203,8 @@ class _Run:
 
     def _facts(self, found: dict[str, float]) -> RestorerFacts:
         request, part = self.request, self.pictures
-        names = ("batch", "rate", "falls", "loss", "average", "untouched", "pure", "highest_noise", "seed", "precision")
-        training: dict[str, Any] = {name: getattr(request, name) for name in names}
+        names = ("batch", "rate", "falls", "loss", "average", "untouched", "pure", "highest_noise", "drift")
+        training: dict[str, Any] = {name: getattr(request, name) for name in (*names, "seed", "precision")}
         training |= {"step": self.state.step, "steps": request.steps, "kinds": list(request.kinds)}
         training |= {"pictures": len(part.train), "held_back": len(part.held_back), "side": request.shape.native}
         return RestorerFacts(request.shape, request.inference, request.eta, training, {**found, "n": len(self.clean)})
