@@ -9,46 +9,46 @@ import folder_paths
 from safetensors import SafetensorError, safe_open
 
 from ..core.errors import BadInput
+from ..core.hosts.comfyui import embedded
 from ..core.hosts.comfyui.own_nets import place
 from ..core.hosts.comfyui.own_unet import own_model, own_vae
 from ..core.hosts.comfyui.residuals import ResidualComfyBackbone
 from ..core.methods.dp_iqa import DpIqa, DpOptions
 from ..core.methods.dp_iqa_authors import academic_head, kind_of, read_state, student_of, teacher_of
-from ..core.methods.dp_iqa_file import is_dp_iqa, load_dp_iqa
+from ..core.methods.dp_iqa_file import SHIPPED, is_dp_iqa, load_dp_iqa
 from ..core.methods.dp_iqa_student import DpStudent
 from ..core.nets.judge_file import digest
-from ._heads import heads_folder
+from ._heads import heads_folder, held_back_words
 from ._loaded import need_parts
 
 if TYPE_CHECKING:
     from ..core.methods.contract import Scorer
+    from ..core.methods.dp_iqa_head import DpHead
 
-#: The choice where the folder holds no file.
-NOTHING = "(no DP-IQA file in models/quality_heads)"
+#: The choice that needs no file and no input: the head that comes with the package, on the model that does.
+OURS = "ours: the embedded model and its head"
 _PICKLES = (".pth", ".pt", ".bin")
-_REMEDY = "Train one with latent-critic train dp-iqa and put it into models/quality_heads."
 
 
 def choices() -> list[str]:
-    """Our heads, the authors' layout in safetensors, and pickles that may be the authors' files."""
+    """Heads of one's own, the authors' layout in safetensors, pickles that may be their files; last what ships."""
     heads_folder()
     found = [
         name
         for name in folder_paths.get_filename_list("quality_heads")
         if name.endswith(_PICKLES) or (name.endswith(".safetensors") and _may_be(file_of(name)))
     ]
-    return found or [NOTHING]
+    return [*found, OURS]
 
 
 def file_of(name: str) -> Path:
     """The file behind a choice.
 
     Raises:
-        BadInput: nothing was chosen.
         FileNotFoundError: it is gone.
     """
-    if name == NOTHING:
-        raise BadInput("a DP-IQA file", "none", _REMEDY)
+    if name == OURS:
+        return SHIPPED
     heads_folder()
     return Path(folder_paths.get_full_path_or_raise("quality_heads", name))
 
@@ -71,6 +71,8 @@ def make_scorer(path: Path, model: Any, clip: Any, vae: Any, options: DpOptions)
         UnreadableFile: damaged, or a pickle that is no state dict.
         MismatchedBackbone: a head of another model, or a CLIP without its projection.
     """
+    if path == SHIPPED:
+        return _ours(options)
     if is_dp_iqa(path):
         return _frozen(path, model, clip, vae, options)
     state = read_state(path)
@@ -91,17 +93,23 @@ def make_scorer(path: Path, model: Any, clip: Any, vae: Any, options: DpOptions)
     return scorer, f"Published: the fine-tuned U-Net, a model of its own. Academic use only{unused}."
 
 
+def _ours(options: DpOptions) -> tuple[Scorer, str]:
+    parts = embedded.load_model(), embedded.load_clip(), embedded.load_vae()
+    scorer, told = _on(parts, load_dp_iqa(SHIPPED), options)
+    return scorer, f"Ours: {told}\nThe embedded model, loaded for this scorer; connected parts are not used."
+
+
 def _frozen(path: Path, model: Any, clip: Any, vae: Any, options: DpOptions) -> tuple[Scorer, str]:
     need_parts(model, clip, vae)
-    head = load_dp_iqa(path)
-    scorer = DpIqa(ResidualComfyBackbone(model, clip, vae), head, options, place)
-    meta, validation = head.meta, head.meta.validation
-    lines = [
-        f"Frozen: adapters and decoder on the loaded model, trained on {meta.training_set}, {meta.pictures} pictures"
-    ]
-    if "srcc" in validation:
-        interval = f" [{validation['srcc_low']:.3f}, {validation['srcc_high']:.3f}]" if "srcc_low" in validation else ""
-        lines.append(
-            f"Held-back pictures: SRCC {validation['srcc']:.3f}{interval}, {validation.get('n', 0):g} pictures"
-        )
-    return scorer, "\n".join(lines)
+    scorer, told = _on((model, clip, vae), load_dp_iqa(path), options)
+    return scorer, f"Frozen: {told}"
+
+
+def _on(parts: tuple[Any, Any, Any], head: DpHead, options: DpOptions) -> tuple[Scorer, str]:
+    """The scorer, and what the head was trained on and how well it did."""
+    scorer = DpIqa(ResidualComfyBackbone(*parts), head, options, place)
+    meta, nets = head.meta, head.nets
+    adapted = [words for words, net in (("text", nets.text_adapter), ("image", nets.img_adapter)) if net is not None]
+    learned = f"adapters for {' and '.join(adapted)}, and decoder" if adapted else "decoder without adapters"
+    told = f"{learned} on the model as it is, trained on {meta.training_set}, {meta.pictures} pictures"
+    return scorer, "\n".join([told, *held_back_words(meta.validation)])

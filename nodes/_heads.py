@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,15 @@ def heads_folder() -> Path:
     folder = Path(folder_paths.models_dir, FOLDER)
     folder_paths.add_model_folder_path(FOLDER, str(folder))
     return folder
+
+
+def held_back_words(validation: Mapping[str, Any]) -> list[str]:
+    """One line on how well a trained head did on pictures held back; none where that is not known."""
+    if "srcc" not in validation:
+        return []
+    bounds = [f"{validation[name]:.3f}" for name in ("srcc_low", "srcc_high") if name in validation]
+    interval = f" [{', '.join(bounds)}]" if bounds else ""
+    return [f"Held-back pictures: SRCC {validation['srcc']:.3f}{interval}, {validation.get('n', 0):g} pictures"]
 
 
 def head_choices() -> list[str]:

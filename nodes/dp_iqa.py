@@ -9,7 +9,7 @@ import folder_paths
 from comfy_api.latest import io
 
 from ..core.methods.dp_iqa import DpOptions
-from ._dp_iqa import NOTHING, choices, file_of, make_scorer
+from ._dp_iqa import choices, file_of, make_scorer
 from ._sockets import CATEGORY_SCORERS, ScorerSocket
 
 
@@ -24,17 +24,17 @@ class DpIqaScorer(io.ComfyNode):
             display_name="DP-IQA Scorer",
             category=CATEGORY_SCORERS,
             description="One forward of a diffusion model without noise, its features decoded to a score "
-            "(reimplemented after DP-IQA 2024, not by its authors). With a head of your own training it reads the "
-            "model that you have already loaded, which stays as it is. The authors' own files run too, for academic "
-            "use only.",
+            "(reimplemented after DP-IQA 2024, not by its authors). Ours needs no file and no input: a head that "
+            "ships, on the embedded model. With a head of your own training it reads the model that you have already "
+            "loaded, which stays as it is. The authors' own files run too, for academic use only.",
             inputs=[
                 io.Combo.Input(
                     "file",
                     options=found,
                     default=found[0],
-                    tooltip="From the folder models/quality_heads. A head of latent-critic train dp-iqa: frozen mode, "
-                    "on the loaded model. The authors' teacher or student (.pth): a model of its own, academic use "
-                    "only.",
+                    tooltip="Ours: what ships, nothing to connect. From the folder models/quality_heads: a head of "
+                    "latent-critic train dp-iqa for frozen mode, on the loaded model; the authors' teacher or student "
+                    "(.pth), a model of its own, academic use only.",
                 ),
                 io.Boolean.Input(
                     "allow_another_model",
@@ -61,8 +61,8 @@ class DpIqaScorer(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, file: str | None = None, **rest: Any) -> str:
         """Changes when the file is written again; a linked choice comes as ``None``."""
-        if file is None or file == NOTHING:
-            return str(file)
+        if file is None:
+            return "linked"
         try:
             seen = file_of(file).stat()
         except OSError as error:

@@ -125,10 +125,27 @@ def test_a_head_needs_its_model(run_workflow, heads):
     assert "MODEL" in run.error
 
 
-def test_no_file(run_workflow, folder):
-    run = run_workflow(graph("(no DP-IQA file in models/quality_heads)"))
-    assert not run.success
-    assert "train dp-iqa" in run.error
+def test_ours_needs_no_file_and_no_input(run_workflow, pack, folder):
+    """Nothing in the folder and nothing connected: the head that ships, on the embedded model."""
+    ours = pack("nodes._dp_iqa").OURS
+    choices = pack("nodes.dp_iqa").DpIqaScorer.define_schema().inputs[0]
+    assert (choices.options, choices.default) == ([ours], ours)
+    run = run_workflow(graph(ours, parts=False, nan=1))
+    assert run.success, run.error
+    values = {row["index"]: row["score"] for row in run.outputs["4"]["scores"]}
+    assert values[1] is None
+    assert values[0] != values[2]
+    assert ":critic_ldm:" in run.outputs["4"]["spec"][0]["backbone"]
+    assert run.outputs["4"]["spec"][0]["calibrated_on"] == "photographs"
+    (report,) = run.kept["report"]
+    assert report.startswith("Ours: decoder") or report.startswith("Ours: adapters")
+    assert "Held-back pictures: SRCC" in report
+
+
+def test_a_file_of_ones_own_comes_first(pack, heads):
+    mine = heads()
+    choices = pack("nodes.dp_iqa").DpIqaScorer.define_schema().inputs[0]
+    assert (choices.options, choices.default) == ([mine, pack("nodes._dp_iqa").OURS], mine)
 
 
 @pytest.mark.parametrize(
@@ -160,21 +177,14 @@ def test_the_authors_student_runs_without_a_model(run_workflow, folder, pack, mo
     assert "academic use" in run.outputs["4"]["spec"][0]["settings"]["use"]
 
 
-def test_the_workflow_grades_a_folder(run_workflow, pack, comfyui, sd15_checkpoint, comfyui_base, folder):
-    """The shipped workflow with the checkpoint that is here, and a head for it under the name that it has."""
-    host = pack("core.hosts.comfyui.residuals").ResidualComfyBackbone
-    maker = pack("core.methods.dp_iqa_head")
-    backbone = host(*comfyui.CheckpointLoaderSimple().load_checkpoint(sd15_checkpoint))
-    sizes = {"width": 16, "thin": (4,), "cells": 4, "hidden": 8, "side": SIDE, "text_hidden": 8, "image_width": 4}
-    shape = maker.fitting_shape(backbone.family, 768, **sizes)
-    head = maker.untrained(backbone, shape, pack("core.methods.dp_iqa_settings").DpSettings(side=SIDE))
-    pack("core.methods.dp_iqa_file").save_dp_iqa(folder / "dp_iqa_sd15.safetensors", head)
+def test_the_workflow_grades_a_folder(run_workflow, comfyui_base):
+    """The shipped workflow as it is, but for the folder."""
     pictures = comfyui_base / "input/to grade"
     pictures.mkdir(exist_ok=True)
     for number in range(4):
         Image.effect_noise((64, 48), 20 * number + 5).convert("RGB").save(pictures / f"{number}.png")
     prompt = json.loads((WORKFLOWS / "api/grade_a_folder_by_dp_iqa.json").read_text(encoding="utf-8"))
-    prompt["1"]["inputs"]["ckpt_name"], prompt["2"]["inputs"]["folder"] = sd15_checkpoint, pictures.name
+    prompt["2"]["inputs"]["folder"] = pictures.name
     run = run_workflow(prompt)
     assert run.success, run.error
     assert all(row["score"] is not None for row in run.outputs["4"]["scores"])
