@@ -11,7 +11,9 @@ from . import (
     train_dp_iqa,
     train_genziqa,
     train_judge,
+    train_judge_finetune,
     train_judge_ladders,
+    train_judge_study,
     train_judge_views,
     train_restorer,
 )
@@ -26,6 +28,8 @@ def add(subparsers: Subparsers) -> None:
     train_judge.add(kinds)
     train_judge_views.add(kinds)
     train_judge_ladders.add(kinds)
+    train_judge_finetune.add(kinds)
+    train_judge_study.add(kinds)
     train_genziqa.add(kinds)
     train_dp_iqa.add(kinds)
     train_diff_v2.add(kinds)

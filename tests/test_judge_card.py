@@ -1,0 +1,74 @@
+"""The judge's card tells what its training measured: the ladder of changes, with every sign, and a tuning's log."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+from latent_critic.core.methods.judge import Judge
+from safetensors.numpy import save_file
+
+ROOT = Path(__file__).resolve().parents[1]
+FOLDER = Path("core", "assets", "judge")
+FIGURES = {"srcc": 0.851, "srcc_low": 0.84, "srcc_high": 0.86, "plcc": 0.88}
+SHARE = {"share": 0.9, "low": 0.8, "high": 0.95, "n": 40}
+
+
+def gain(difference):
+    return {"difference": difference, "low": difference - 0.01, "high": difference + 0.01, "n": 2006}
+
+
+@pytest.fixture
+def copy(tmp_path):
+    shutil.copytree(ROOT / ".ci", tmp_path / ".ci", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(ROOT / FOLDER, tmp_path / FOLDER)
+    return tmp_path
+
+
+def renewed(copy):
+    """The card that cards.py writes there."""
+    done = subprocess.run(
+        [sys.executable, str(copy / ".ci" / "cards.py")], capture_output=True, text=True, encoding="utf-8", check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return (copy / FOLDER / "README.md").read_text(encoding="utf-8")
+
+
+def test_a_study_is_told_with_every_sign(copy):
+    rows = [{"name": "as shipped", "agreement": FIGURES, "difference": None}]
+    rows += [
+        {"name": name, "agreement": FIGURES, "difference": gain(value)} for name, value in (("a", 0.02), ("b", -0.03))
+    ]
+    families = [{"family": "latent", "contents": 9, "none": SHARE, "others": SHARE, "all": SHARE}]
+    flat = {"pictures": 30, "shift": -4.25, "worst": -9.5, "weight": -3.0, "srcc_of_naturalness_alone": 0.412}
+    told = {"n": 2006, "pictures": 10000, "rows": rows, "families": families, "flat": flat}
+    (copy / FOLDER / "study.json").write_text(json.dumps(told), encoding="utf-8")
+    card = renewed(copy)
+    assert "| a | 0.851 (0.840 – 0.860) | 0.880 | +0.0200 (+0.0100 – +0.0300) |" in card
+    assert "| b | 0.851 (0.840 – 0.860) | 0.880 | -0.0300 (-0.0400 – -0.0200) |" in card
+    assert "| latent | 0.900 (0.800 – 0.950) |" in card
+    assert "-4.25 points" in card
+    assert "Not measured yet" not in card.partition("study:begin")[2].partition("study:end")[0]
+
+
+def test_a_fine_tuned_file_is_told_with_its_log(copy):
+    facts = asdict(Judge.load().facts)
+    tuned = {"place": "stage5", "steps": 2000, "batch": 16, "gain": gain(0.012)}
+    facts |= {"rank": 64, "format": 2, "settings": {"share": 0.2, "split_seed": 0, "tuned": tuned}}
+    metadata = {"latent_critic_judge": json.dumps(facts)}
+    save_file({"x": np.zeros(3, dtype=np.float32)}, copy / FOLDER / "judge.safetensors", metadata=metadata)
+    row = {"stage": "judge", "step": 250, "srcc": 0.85, "plcc": 0.88, "n": 400}
+    families = {"latent": {"ladders": 9, "fell": 20, "n": 27}}
+    log = [row | {"ladders": families}, row | {"step": 500, "ladders": {}}, {"stage": "judge", "loss": 1.0}]
+    (copy / FOLDER / "training.jsonl").write_text("\n".join(map(json.dumps, log)), encoding="utf-8")
+    card = renewed(copy)
+    assert "behind a squeeze to 64; trained with the trunk from stage5 on, 2,000 steps of 16 pictures" in card
+    assert "SRCC +0.0120 (+0.0020 – +0.0220), n = 2,006" in card
+    assert "| 250 | 0.850 | 0.880 | latent 20 of 27 |" in card
+    assert "| 500 | 0.850 | 0.880 | – |" in card
