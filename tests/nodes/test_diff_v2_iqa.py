@@ -1,11 +1,15 @@
 """DiffV2IQA Scorer on tiny real models, from files to score: pixel restorer, loaded model, maps, Cancel, refusals."""
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 pytestmark = pytest.mark.host
+WORKFLOWS = Path(__file__).resolve().parents[2] / "workflows"
 SIDE = 64
 
 
@@ -175,3 +179,24 @@ def test_choices_are_this_methods_heads(pack, write, folders):
     assert mine in schema.inputs[0].options
     assert "torn.safetensors" not in schema.inputs[0].options
     assert "restorer 1.safetensors" in schema.inputs[1].options
+
+
+def test_the_workflow_shows_what_restoration_changes(run_workflow, write, pack, folders, monkeypatch, comfyui_base):
+    """The shipped workflow as it is, but for the folder, and for a tiny head and restorer in place of what ships."""
+    name = write()
+    heads, restorers = folders
+    given = {"SHIPPED": heads / name, "SHIPPED_RESTORER": restorers / "restorer 1.safetensors"}
+    for module in ("core.methods.diff_v2_iqa_make", "nodes._diff_v2", "nodes._restorers"):
+        for constant, path in given.items():
+            if hasattr(pack(module), constant):
+                monkeypatch.setattr(pack(module), constant, path)
+    pictures = comfyui_base / "input/to restore"
+    pictures.mkdir(exist_ok=True)
+    for number in range(2):
+        Image.effect_noise((64, 48), 20 * number + 5).convert("RGB").save(pictures / f"{number}.png")
+    prompt = json.loads((WORKFLOWS / "api/see_what_restoration_changes.json").read_text(encoding="utf-8"))
+    prompt["1"]["inputs"]["folder"] = pictures.name
+    run = run_workflow(prompt)
+    assert run.success, run.error
+    assert all(row["score"] is not None for row in run.outputs["3"]["scores"])
+    assert len(run.outputs["5"]["images"]) == 2
