@@ -5,7 +5,7 @@ import torch
 
 pytestmark = pytest.mark.host
 
-FAMILIES = ("sd15", "sd20_v", "sdxl", "sd3", "flux", "flux_schnell")
+FAMILIES = ("sd15", "sd20_v", "sdxl", "sd3", "flux", "flux_schnell", "wan21", "lumina2", "zimage", "qwen_image")
 HOSTS = ("comfyui", "diffusers")
 
 
@@ -66,6 +66,10 @@ def test_both_hosts_agree(both, family, size):
     torch.testing.assert_close(other.decode(z), comfy.decode(z), rtol=1e-4, atol=1e-4)
     if size == (5, 7) and comfy.family.prediction != "flow":
         return  # diffusers' U-Nets take even sides only
+    if (
+        family == "qwen_image"
+    ):  # on odd numbers of tokens ComfyUI counts an image's places from one later than diffusers
+        size = tuple(side + 2 * (-(-side // 2) % 2) for side in size)
     z = 0.5 * comfy.noise((2, comfy.family.latent_channels, *size), seed=1)
     sigma = torch.tensor([0.3, 0.7]) if comfy.family.prediction == "flow" else torch.tensor([0.3, 3.0])
     z_t, texts = noised(comfy, z, sigma), comfy.embed(["a good photo", "a bad photo"])
@@ -77,7 +81,8 @@ def test_both_hosts_agree(both, family, size):
     torch.testing.assert_close(found[0][0], found[1][0], rtol=1e-4, atol=1e-4)
     assert found[0][1].keys() == found[1][1].keys()
     for key, value in found[0][1].items():
-        torch.testing.assert_close(value, found[1][1][key], rtol=1e-4, atol=1e-4, msg=str(key))
+        near = 1e-4 * max(1.0, float(value.abs().max()) / 10.0)  # Wan's tokens reach the hundreds
+        torch.testing.assert_close(value, found[1][1][key], rtol=1e-4, atol=near, msg=str(key))
 
 
 @pytest.mark.parametrize("host", HOSTS)

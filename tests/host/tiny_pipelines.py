@@ -4,6 +4,7 @@ Names are translated by ComfyUI's and diffusers' own tables, not by ours. Needs 
 """
 
 import json
+from pathlib import Path
 
 import comfy.sd1_clip
 import comfy.text_encoders.sd3_clip
@@ -11,7 +12,7 @@ import comfy.utils
 import torch
 from latent_critic_tiny_models import ENCODERS
 
-FAMILIES = ("sd15", "sd20_v", "sdxl", "sd3", "flux", "flux_schnell")
+FAMILIES = ("sd15", "sd20_v", "sdxl", "sd3", "flux", "flux_schnell", "wan21", "lumina2", "zimage", "qwen_image")
 UNETS = {
     "sd15": {"cross_attention_dim": 64, "attention_head_dim": 8},
     "sd20_v": {"cross_attention_dim": 128, "use_linear_projection": True, "attention_head_dim": 1},
@@ -27,7 +28,35 @@ UNETS = {
         "projection_class_embeddings_input_dim": 96 + 6 * 256,
     },
 }
-TEXTS = {"sd15": ["l"], "sd20_v": ["h"], "sdxl": ["l", "g"], "sd3": ["l", "g"], "flux": ["l", "t5"]}
+TEXTS = {
+    "sd15": ["l"],
+    "sd20_v": ["h"],
+    "sdxl": ["l", "g"],
+    "sd3": ["l", "g"],
+    "flux": ["l", "t5"],
+    "wan21": ["umt5"],
+    "lumina2": ["gemma"],
+    "zimage": ["qwen"],
+    "qwen_image": ["qwen_vl"],
+}
+
+LUMINA2_NAMES = {
+    "time_caption_embed.timestep_embedder.linear_1": "t_embedder.mlp.0",
+    "time_caption_embed.timestep_embedder.linear_2": "t_embedder.mlp.2",
+    "time_caption_embed.caption_embedder": "cap_embedder",
+    "norm_out.linear_1": "final_layer.adaLN_modulation.1",
+    "norm_out.linear_2": "final_layer.linear",
+    "norm1.linear": "adaLN_modulation.1",
+    "norm1.norm": "attention_norm1",
+    ".norm1.": ".attention_norm1.",
+    ".norm2.": ".attention_norm2.",
+    "attn.norm_q": "attention.q_norm",
+    "attn.norm_k": "attention.k_norm",
+    "attn.to_out.0": "attention.out",
+    "linear_1.": "w1.",
+    "linear_2.": "w2.",
+    "linear_3.": "w3.",
+}
 
 
 def pipeline(family, model, vae):
@@ -35,6 +64,15 @@ def pipeline(family, model, vae):
     import diffusers
 
     shared = {"vae": _vae(vae, family), **_texts(family)}
+    if family in ("wan21", "lumina2", "zimage", "qwen_image"):
+        kind, make = {
+            "wan21": (diffusers.WanPipeline, _wan),
+            "lumina2": (diffusers.Lumina2Pipeline, _lumina2),
+            "zimage": (diffusers.ZImagePipeline, _zimage),
+            "qwen_image": (diffusers.QwenImagePipeline, _qwen_image),
+        }[family]
+        scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0)
+        return kind(**shared, scheduler=scheduler, transformer=make(model))
     if family in ("sd3", "flux", "flux_schnell"):
         shared["scheduler"] = diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0)
         shared["transformer"] = _transformer(family, model)
@@ -45,7 +83,7 @@ def pipeline(family, model, vae):
         beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", prediction_type=prediction,
         clip_sample=False, set_alpha_to_one=False, steps_offset=1,
     )  # fmt: skip
-    shared["unet"] = _unet(family, model)
+    shared["unet"] = unet(family, model)
     if family == "sdxl":
         return diffusers.StableDiffusionXLPipeline(**shared, add_watermarker=False)
     return diffusers.StableDiffusionPipeline(
@@ -70,7 +108,7 @@ def _filled(module, names, state):
     return module.eval().requires_grad_(False)
 
 
-def _unet(family, model):
+def unet(family, model):
     from diffusers import UNet2DConditionModel
 
     common = {
@@ -119,13 +157,113 @@ def _transformer(family, model):
     return _filled(network, comfy.utils.flux_to_diffusers(told), state)
 
 
+def _wan(model):
+    from diffusers import WanTransformer3DModel
+    from diffusers.loaders.single_file_utils import convert_wan_transformer_to_diffusers
+
+    network = WanTransformer3DModel(
+        num_attention_heads=4, attention_head_dim=24, text_dim=64, freq_dim=32, ffn_dim=128, num_layers=3
+    )
+    network.load_state_dict(convert_wan_transformer_to_diffusers(dict(model.model.diffusion_model.state_dict())))
+    return network.eval().requires_grad_(False)
+
+
+def _lumina2(model):
+    from diffusers import Lumina2Transformer2DModel
+
+    network = Lumina2Transformer2DModel(
+        in_channels=16, hidden_size=96, num_layers=3, num_refiner_layers=1, num_attention_heads=4, num_kv_heads=2,
+        axes_dim_rope=(8, 8, 8), cap_feat_dim=64, ffn_dim_multiplier=0.25,
+    )  # fmt: skip
+    state = dict(model.model.diffusion_model.state_dict())
+    own = {}
+    for name in network.state_dict():
+        published = name
+        for theirs, ours in LUMINA2_NAMES.items():
+            if theirs in published and "t_embedder" not in published and "final_layer" not in published:
+                published = published.replace(theirs, ours)
+        for part, (first, last) in {"to_q": (0, 96), "to_k": (96, 144), "to_v": (144, 192)}.items():
+            if f"attn.{part}" in published:
+                own[name] = state[published.replace(f"attn.{part}", "attention.qkv")][first:last]
+        if name not in own:
+            own[name] = state[published]
+    network.load_state_dict(own)
+    return network.eval().requires_grad_(False)
+
+
+def _qwen_image(model):
+    from diffusers import QwenImageTransformer2DModel
+
+    network = QwenImageTransformer2DModel(
+        num_layers=3, attention_head_dim=24, num_attention_heads=2, joint_attention_dim=64, axes_dims_rope=(8, 8, 8)
+    )
+    network.load_state_dict(model.model.diffusion_model.state_dict())
+    return network.eval().requires_grad_(False)
+
+
+def _zimage(model):
+    from diffusers import ZImageTransformer2DModel
+    from diffusers.loaders.single_file_utils import convert_z_image_transformer_checkpoint_to_diffusers
+    from diffusers.models.transformers.transformer_z_image import FeedForward, TimestepEmbedder
+
+    network = ZImageTransformer2DModel(
+        in_channels=16, dim=256, n_layers=3, n_refiner_layers=1, n_heads=4, n_kv_heads=4, cap_feat_dim=64,
+        axes_dims=[16, 24, 24], axes_lens=[1536, 512, 512],
+    )  # fmt: skip
+    network.t_embedder = TimestepEmbedder(256, mid_size=256)  # fixed at 1024 there, for networks of full width
+    state = dict(model.model.diffusion_model.state_dict())
+    for block in (*network.layers, *network.noise_refiner, *network.context_refiner):
+        block.feed_forward = FeedForward(256, len(state["layers.0.feed_forward.w1.weight"]))
+    network.load_state_dict(convert_z_image_transformer_checkpoint_to_diffusers(state))
+    return network.eval().requires_grad_(False)
+
+
+def _language_model(name):
+    """A small one, and a tokenizer of ComfyUI's."""
+    import transformers
+
+    sizes = {
+        "hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 3, "num_attention_heads": 2,
+        "num_key_value_heads": 2, "head_dim": 32,
+    }  # fmt: skip
+    folder = Path(comfy.sd1_clip.__file__).parent / "text_encoders"
+    if name == "qwen_vl":
+        seeing = {"depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2, "out_hidden_size": 64}
+        spread = {"rope_type": "default", "mrope_section": [4, 6, 6], "rope_theta": 1e6}
+        config = transformers.Qwen2_5_VLConfig(
+            text_config={**sizes, "vocab_size": 151936, "rope_parameters": spread}, vision_config=seeing
+        )
+        tokens = transformers.Qwen2TokenizerFast.from_pretrained(folder / "qwen25_tokenizer")
+        return transformers.Qwen2_5_VLForConditionalGeneration(config), tokens
+    if name == "qwen":
+        tokens = transformers.Qwen2TokenizerFast.from_pretrained(folder / "qwen25_tokenizer")
+        tokens.chat_template = (
+            "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+            "<|im_start|>assistant\n"
+        )
+        return transformers.Qwen3Model(transformers.Qwen3Config(**sizes, vocab_size=151936)), tokens
+    tokens = transformers.T5TokenizerFast.from_pretrained(folder / "t5_tokenizer")  # Gemma's is not at hand
+    return transformers.Gemma2Model(transformers.Gemma2Config(**sizes, vocab_size=32128)), tokens
+
+
+def _wan_vae(vae, family):
+    from diffusers import AutoencoderKLQwenImage, AutoencoderKLWan
+    from diffusers.loaders.single_file_utils import convert_wan_vae_to_diffusers
+
+    network = (AutoencoderKLWan if family == "wan21" else AutoencoderKLQwenImage)(base_dim=8)
+    network.load_state_dict(convert_wan_vae_to_diffusers(dict(vae.first_stage_model.state_dict())))
+    return network.eval().requires_grad_(False)
+
+
 def _vae(vae, family):
+    if family in ("wan21", "qwen_image"):
+        return _wan_vae(vae, family)
     from diffusers import AutoencoderKL
     from diffusers.loaders.single_file_utils import convert_ldm_vae_checkpoint
 
-    flow = family in ("sd3", "flux", "flux_schnell")
-    scale = {"sdxl": 0.13025, "sd3": 1.5305, "flux": 0.3611, "flux_schnell": 0.3611}.get(family, 0.18215)
-    shift = {"sd3": 0.0609, "flux": 0.1159, "flux_schnell": 0.1159}.get(family)
+    flow = family not in UNETS
+    scale = {"sd15": 0.18215, "sd20_v": 0.18215, "sdxl": 0.13025, "sd3": 1.5305}.get(family, 0.3611)
+    shift = {"sd3": 0.0609}.get(family, 0.1159) if flow else None
     network = AutoencoderKL(
         latent_channels=16 if flow else 4, block_out_channels=(32,) * 4, layers_per_block=1, norm_num_groups=32,
         down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
@@ -138,8 +276,6 @@ def _vae(vae, family):
 
 def _texts(family):
     """Text encoders, small, and ComfyUI's own copies of their tokenizers."""
-    from pathlib import Path
-
     from transformers import (
         CLIPTextConfig,
         CLIPTextModel,
@@ -148,6 +284,8 @@ def _texts(family):
         T5Config,
         T5EncoderModel,
         T5TokenizerFast,
+        UMT5Config,
+        UMT5EncoderModel,
     )
 
     torch.manual_seed(0)
@@ -155,10 +293,12 @@ def _texts(family):
     found = {}
     for place, name in enumerate(TEXTS[family.removesuffix("_schnell")]):
         suffix = "" if place == 0 else f"_{place + 1}"
-        if name == "t5":
+        if name in ("gemma", "qwen", "qwen_vl"):
+            network, tokens = _language_model(name)
+        elif name in ("t5", "umt5"):
             sizes = {"d_model": 64, "d_kv": 16, "d_ff": 64, "num_heads": 4, "num_layers": 2, "vocab_size": 32128}
             tokens = T5TokenizerFast.from_pretrained(folder / "text_encoders" / "t5_tokenizer")
-            network = T5EncoderModel(T5Config(**sizes))
+            network = T5EncoderModel(T5Config(**sizes)) if name == "t5" else UMT5EncoderModel(UMT5Config(**sizes))
         else:
             sizes = {**ENCODERS[f"clip_{name}"], "projection_dim": ENCODERS[f"clip_{name}"]["hidden_size"]}
             config = CLIPTextConfig(**sizes, eos_token_id=49407, bos_token_id=49406)

@@ -14,6 +14,7 @@ from torch import Tensor
 from ...backbone.contracts import Conditioning, Family
 from ...backbone.families import find_row, recognise
 from ...backbone.fingerprint import Fingerprint
+from ...backbone.lengths import cut, same_length
 from ...errors import BadInput
 from . import denoiser, facts, gradients, memory, pictures
 from .autoencoder import Autoencoder
@@ -188,11 +189,11 @@ class ComfyBackbone:
         call = 0 if recorder is None else recorder.calls
         parts: list[tuple[list[int], Tensor]] = []
         z_t = z_t.float()
-        for rows in _same_length(conditioning):
+        for rows in same_length(conditioning):
 
             def work(first: int, last: int, rows: list[int] = rows) -> None:
                 part = rows[first:last]
-                text = _cut(conditioning.rows(part))
+                text = cut(conditioning.rows(part))
                 with self._tapping.recording(recorder, call=call, rows=part, stop=stop, tokens=text.tokens.shape[1]):
                     x0 = denoiser.denoise(self._patcher, z_t[part], sigma[part], text, self._family.guidance)
                 parts.append((part, x0))
@@ -224,33 +225,3 @@ def _check(z_t: Tensor, sigma: Tensor, conditioning: Conditioning, family: Famil
             f"sigma {list(sigma.shape)}, conditions {conditioning.tokens.shape[0]}",
             "Repeat them: sigma.expand(N), conditioning.rows([0] * N).",
         )
-
-
-def _same_length(conditioning: Conditioning) -> list[list[int]]:
-    """Rows grouped by token count, in the order of first appearance."""
-    groups: dict[int, list[int]] = {}
-    for row in range(conditioning.tokens.shape[0]):
-        groups.setdefault(_length(conditioning, row), []).append(row)
-    return list(groups.values())
-
-
-def _length(conditioning: Conditioning, row: int) -> int:
-    return conditioning.lengths[row] if conditioning.lengths else conditioning.tokens.shape[1]
-
-
-def _cut(conditioning: Conditioning) -> Conditioning:
-    """The rows (all of one length) without the repetition that made them as long as others."""
-    length = _length(conditioning, 0)
-    if length == conditioning.tokens.shape[1]:
-        return conditioning
-    by_token = conditioning.tokens.shape[1]
-    return Conditioning(
-        conditioning.tokens[:, :length],
-        conditioning.pooled,
-        conditioning.prompts,
-        extra=conditioning.extra,
-        row_extra={
-            name: value[:, :length] if value.shape[1:2] == (by_token,) else value
-            for name, value in conditioning.row_extra.items()
-        },
-    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,11 +13,14 @@ from torch import Tensor
 
 from ...backbone.adaptation import PARTS, CrossLora, SoftPrompts, TextSpace, Where
 from ...backbone.contracts import Conditioning, Family
+from ...backbone.eager import uncompiled
 from ...backbone.families import recognise
 from ...backbone.fingerprint import Fingerprint
-from ...errors import BadInput, MismatchedBackbone, UnsupportedFamily
+from ...backbone.lengths import cut, same_length
+from ...errors import BadInput, UnsupportedFamily
 from ...memory import in_chunks
-from . import identity
+from . import identity, memory
+from .autoencoder import PipelineVAE
 from .denoiser import denoiser_of
 from .names import Places
 from .recording import EnoughRecorded, lora_beside, matrix, residuals_beside
@@ -30,7 +33,9 @@ if TYPE_CHECKING:
 
 
 class DiffusersBackbone:
-    """A pipeline: SD 1.x, SD 2.x, SDXL, SD3, Flux.1, or the embedded model. Nothing stays on its modules.
+    """A pipeline, or the embedded model. Nothing stays on its modules.
+
+    SD 1.x, SD 2.x, SDXL, SD3, Flux.1, Lumina 2, Z-Image, Qwen-Image and Wan 2.1.
 
     Args:
         pipeline: With ``unet`` and ``scheduler``, or ``transformer``; its VAE and its text encoders are needed for
@@ -45,26 +50,16 @@ class DiffusersBackbone:
 
     def __init__(self, pipeline: Any, most_rows: int = 32) -> None:
         self._denoiser = denoiser_of(pipeline)
-        self._pipeline, self._vae, self._most_rows = pipeline, getattr(pipeline, "vae", None), most_rows
+        self._pipeline, self._most_rows = pipeline, most_rows
         self._unet = self._denoiser.network
         self._places = self._denoiser.places if isinstance(self._denoiser, UNetDenoiser) else Places()
         self._family = recognise(self._denoiser.facts, tuple(self._denoiser.order))
-        self._check_vae()
+        vae = getattr(pipeline, "vae", None)
+        self._vae = None if vae is None else PipelineVAE(vae, self._family, most_rows)
         self._found_text: PipelineText | TransformerText | None = None
         self._fingerprint: Fingerprint | None = None
         self._identity: Mapping[str, str] | None = None
         self._lora = CrossLora()
-
-    def _check_vae(self) -> None:
-        if self._vae is None:
-            return
-        channels = self._vae.config.latent_channels
-        if channels != self._family.latent_channels:
-            raise MismatchedBackbone(
-                f"a VAE with {self._family.latent_channels} latent channels for {self._family.name}",
-                f"one with {channels}",
-                "Load the VAE of this pipeline's model.",
-            )
 
     @property
     def _text(self) -> PipelineText | TransformerText:
@@ -82,7 +77,7 @@ class DiffusersBackbone:
                 self._found_text = TransformerText(self._pipeline, self._family.name, self._family.words_from)
         return self._found_text
 
-    def _need_vae(self) -> Any:
+    def _need_vae(self) -> PipelineVAE:
         if self._vae is None:
             raise BadInput("a pipeline with a VAE", "none", "Load the pipeline with its VAE.")
         return self._vae
@@ -115,21 +110,7 @@ class DiffusersBackbone:
         self, pixels: Tensor, *, value_range: tuple[float, float] = (-1.0, 1.0), sample: int | None = None
     ) -> Tensor:
         """Pixels [N, 3, H, W] in [0, 1] → latents; sides are cropped at the centre to multiples of the stride."""
-        vae, (low, high) = self._need_vae(), value_range
-        stride = self._family.latent_stride
-        height, width = (side // stride * stride for side in pixels.shape[2:])
-        if min(height, width) < stride:
-            raise BadInput(f"pixels of at least {stride} a side", f"{list(pixels.shape)}", "Leave tiny images out.")
-        top, left = (pixels.shape[2] - height) // 2, (pixels.shape[3] - width) // 2
-        scaled = low + (high - low) * pixels[:, :, top : top + height, left : left + width]
-        found = vae.encode(scaled.to(self.device, vae.dtype))
-        if hasattr(found, "latents"):
-            latents = found.latents
-        elif sample is None:
-            latents = found.latent_dist.mode()
-        else:
-            latents = found.latent_dist.sample(torch.Generator().manual_seed(sample))
-        return ((latents - _shift(vae)) * vae.config.scaling_factor).float()
+        return self._need_vae().encode(pixels, value_range, sample, self.device)
 
     @property
     def has_tiny_decoder(self) -> bool:
@@ -141,10 +122,7 @@ class DiffusersBackbone:
         vae = self._need_vae()
         if tiny:
             raise BadInput("the pipeline's own autoencoder", "tiny", "Put an AutoencoderTiny into the pipeline.")
-        with torch.set_grad_enabled(differentiable and torch.is_grad_enabled()):
-            raw = (latents / vae.config.scaling_factor + _shift(vae)).to(self.device, vae.dtype)
-            pixels = (vae.decode(raw).sample.float() + 1.0) / 2.0
-        return pixels if differentiable else pixels.clamp(0.0, 1.0)
+        return vae.decode(latents, self.device, differentiable=differentiable)
 
     def embed(self, prompts: Sequence[str]) -> Conditioning:
         """Texts → conditions, with the token spans of words."""
@@ -154,8 +132,11 @@ class DiffusersBackbone:
         self, z_t: Tensor, sigma: Tensor, conditioning: Conditioning, recorder: Recorder | None = None
     ) -> Tensor:
         """Noised latents [N, C, h, w] at sigma [N] → the clean estimate x0, float32."""
-        found = [part for _, part in self._forwards(z_t, sigma, conditioning, recorder, stop=False)]
-        return torch.cat(found) if len(found) > 1 else found[0]
+        found = self._forwards(z_t, sigma, conditioning, recorder, stop=False)
+        if len(found) == 1:
+            return found[0][1]
+        order = [row for rows, _ in found for row in rows]
+        return torch.cat([part for _, part in found])[sorted(range(len(order)), key=order.__getitem__)]
 
     def features(self, z_t: Tensor, sigma: Tensor, conditioning: Conditioning, recorder: Recorder) -> None:
         """As :meth:`denoise`, ending each forward at the last tap that the recorder asks for; no x0."""
@@ -181,8 +162,12 @@ class DiffusersBackbone:
         return torch.randn(tuple(shape), generator=torch.Generator().manual_seed(seed)).to(self.device)
 
     def rows_that_fit(self, latent_shape: Sequence[int], *, backward: bool = False, decoder: bool = False) -> int:
-        """The number given when this was made."""
-        return self._most_rows
+        """How many rows of [C, h, w] one forward may hold in free memory; at least 1, at most the number given."""
+        if decoder:
+            vae = self._vae
+            return 1 if vae is None else vae.rows_that_fit(latent_shape, self.device, backward=backward)
+        row = memory.row_bytes(self._denoiser.order, latent_shape, self._unet.dtype, backward=backward)
+        return memory.rows_that_fit(self.device, row, self._most_rows)
 
     @contextmanager
     def gradients(
@@ -257,7 +242,7 @@ class DiffusersBackbone:
         *,
         stop: bool,
         residuals: Sequence[Tensor] | None = None,
-    ) -> list[tuple[range, Tensor]]:
+    ) -> list[tuple[list[int], Tensor]]:
         if z_t.ndim != 4 or z_t.shape[1] != self._family.latent_channels or tuple(sigma.shape) != (len(z_t),):
             got = f"latents {list(z_t.shape)}, sigma {list(sigma.shape)}"
             raise BadInput(f"latents [N, {self._family.latent_channels}, h, w] and sigma [N]", got, "Encode images.")
@@ -266,28 +251,27 @@ class DiffusersBackbone:
             expected = f"finite sigmas from 0 to {most:g}"
             raise BadInput(expected, str(sigma.tolist())[:80], "Take them from the model's schedule.")
 
-        def work(first: int, last: int) -> tuple[range, Tensor] | None:
-            rows, sigmas = range(first, last), sigma[first:last]
-            added = None if residuals is None else [values[first:last] for values in residuals]
-            x = z_t[first:last].to(self.device, torch.float32)
-            # Hooks fire in the order in which they are hung: the adapter's result is what a tap sees.
-            with (
-                residuals_beside(self._unet, added),
-                lora_beside(self._places, self._lora),
-                self._denoiser.recording(recorder, sigmas.tolist(), rows, x, stop=stop),
-            ):
-                try:
-                    return rows, self._denoiser.estimate(x, sigmas, conditioning.rows(rows), self._family)
-                except EnoughRecorded:
-                    return None
+        done: list[tuple[list[int], Tensor]] = []
+        # Where a backward follows, all rows' graphs are kept anyway: splitting would spare nothing.
+        fit = self._most_rows if torch.is_grad_enabled() else self.rows_that_fit(z_t.shape[1:])
+        for rows in same_length(conditioning):
 
-        parts, _ = in_chunks(len(z_t), self._most_rows, work)
-        done = [part for part in parts if part is not None]
+            def work(first: int, last: int, rows: list[int] = rows) -> None:
+                part = rows[first:last]
+                added = None if residuals is None else [values[part] for values in residuals]
+                x, sigmas, text = z_t[part].to(self.device, torch.float32), sigma[part], cut(conditioning.rows(part))
+                told = (recorder, sigmas.tolist(), part, x, text.tokens.shape[1])
+                # Hooks fire in the order in which they are hung: the adapter's result is what a tap sees.
+                with (
+                    uncompiled(),
+                    residuals_beside(self._unet, added),
+                    lora_beside(self._places, self._lora),
+                    self._denoiser.recording(*told, stop=stop),
+                    suppress(EnoughRecorded),
+                ):
+                    done.append((part, self._denoiser.estimate(x, sigmas, text, self._family)))
+
+            in_chunks(len(rows), fit, work, lambda: memory.give_back(self.device))
         if recorder is not None:
             recorder.calls += 1
         return done
-
-
-def _shift(vae: Any) -> float:
-    """What is taken from the VAE's latents before they are scaled; none in older ones."""
-    return getattr(vae.config, "shift_factor", None) or 0.0

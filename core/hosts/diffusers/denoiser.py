@@ -6,8 +6,10 @@ from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Protocol
 
+from ...backbone.eager import original
 from ...errors import BadInput
-from .transformer import NETWORKS, TransformerDenoiser
+from .transformer import TransformerDenoiser
+from .transformer_kinds import NETWORKS
 from .unet import UNetDenoiser
 
 if TYPE_CHECKING:
@@ -34,9 +36,16 @@ class Denoiser(Protocol):
         ...
 
     def recording(
-        self, recorder: Recorder | None, sigmas: Sequence[float], rows: Sequence[int], x: Tensor, *, stop: bool
+        self,
+        recorder: Recorder | None,
+        sigmas: Sequence[float],
+        rows: Sequence[int],
+        x: Tensor,
+        tokens: int,
+        *,
+        stop: bool,
     ) -> AbstractContextManager[None]:
-        """Record one forward of latents ``x``; with ``stop`` it ends at the last requested tap by raising."""
+        """Record one forward of latents ``x`` under so many text tokens; with ``stop`` it ends after the last tap."""
         ...
 
     def estimate(self, z_t: Tensor, sigma: Tensor, conditioning: Conditioning, family: Family) -> Tensor:
@@ -50,18 +59,21 @@ def denoiser_of(pipeline: Any) -> Denoiser:
     Raises:
         BadInput: neither a U-Net nor a transformer of a known kind, or one whose weights are not there.
     """
-    unet, transformer = (getattr(pipeline, name, None) for name in ("unet", "transformer"))
+    unet, transformer = (original(getattr(pipeline, name, None)) for name in ("unet", "transformer"))
     network = unet if unet is not None else transformer
     if network is None or (unet is None and type(network).__name__ not in NETWORKS):
         raise BadInput(
             f"a diffusers pipeline with a U-Net, or one of {', '.join(NETWORKS)}",
             f"{type(pipeline).__name__} with {type(network).__name__ if network is not None else 'neither'}",
-            "Load SD 1.x, SD 2.x, SDXL, SD3 or Flux for scoring.",
+            "Load SD 1.x, SD 2.x, SDXL, SD3, Flux.1, Lumina 2, Z-Image, Qwen-Image or Wan 2.1.",
         )
+    if unet is None and getattr(pipeline, "transformer_2", None) is not None:
+        remedy = "Use a pipeline of one network, such as Wan 2.1."
+        raise BadInput("a pipeline of one network", "two, for high and for low noise (Wan 2.2)", remedy)
     if any(parameter.is_meta for parameter in network.parameters()):
         raise BadInput(
             "a pipeline whose weights are in memory",
             "weights that are moved in layer by layer (sequential offload)",
             "Load it without enable_sequential_cpu_offload; enable_model_cpu_offload works.",
         )
-    return UNetDenoiser(pipeline) if unet is not None else TransformerDenoiser(pipeline)
+    return UNetDenoiser(unet, pipeline.scheduler) if unet is not None else TransformerDenoiser(transformer)

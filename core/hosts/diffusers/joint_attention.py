@@ -1,4 +1,4 @@
-"""Reads the text columns of joint attention: the first scaled-dot-product attention inside an announced module."""
+"""Reads the text columns of an attention: the first scaled-dot-product attention inside an announced module."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ class FirstAttention(TorchFunctionMode):
     Attention that goes through other kernels (flash-attn, xformers, sage) is not seen: the tap stays silent.
 
     Args:
-        cells: Image tokens.
-        text_first: Whether the text's tokens stand before the image's.
+        rows: The image's queries.
+        columns: The text's keys.
     """
 
-    def __init__(self, cells: int, *, text_first: bool) -> None:
+    def __init__(self, rows: slice, columns: slice) -> None:
         super().__init__()
-        self._cells, self._text_first = cells, text_first
+        self._rows, self._columns = rows, columns
         self._read: Callable[[Tensor], None] | None = None
 
     def announce(self, module: nn.Module, read: Callable[[Tensor], None]) -> Callable[[], None]:
@@ -47,8 +47,5 @@ class FirstAttention(TorchFunctionMode):
         return func(*args, **kwargs)
 
     def _logits(self, q: Tensor, k: Tensor) -> Tensor:
-        image, text = slice(None, self._cells), slice(self._cells, None)
-        if self._text_first:
-            tokens = q.shape[2] - self._cells
-            image, text = slice(tokens, None), slice(None, tokens)
-        return q[:, :, image].float() @ k[:, :, text].float().transpose(-1, -2) * q.shape[-1] ** -0.5
+        image, text = q[:, :, self._rows].float(), k[:, :, self._columns].float()
+        return image @ text.transpose(-1, -2) * q.shape[-1] ** -0.5

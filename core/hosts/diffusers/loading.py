@@ -36,7 +36,8 @@ def load_pipeline(name: str, device: str = "cpu", config: str | None = None) -> 
     for part in ("vae", "unet", "transformer", "text_encoder", "text_encoder_2", "text_encoder_3"):
         module = getattr(pipeline, part, None)
         if module is not None:
-            module.eval().requires_grad_(False).to(device, torch.float32)
+            # Module's own: diffusers' warns of parts that have to stay in fp32, which all of them are here.
+            torch.nn.Module.to(module.eval().requires_grad_(False), device, torch.float32)
     return pipeline
 
 

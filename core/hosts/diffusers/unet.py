@@ -25,13 +25,13 @@ _REFINER = 1280
 class UNetDenoiser:
     """See :class:`.denoiser.Denoiser`."""
 
-    def __init__(self, pipeline: Any) -> None:
-        self.network = pipeline.unet
-        self.places = places(self.network)
-        shares = pipeline.scheduler.alphas_cumprod.double()
+    def __init__(self, network: Any, scheduler: Any) -> None:
+        self.network = network
+        self.places = places(network)
+        shares = scheduler.alphas_cumprod.double()
         self._log_sigmas = ((1.0 - shares) / shares).sqrt().log()
         config = self.network.config
-        told = str(pipeline.scheduler.config.prediction_type)
+        told = str(scheduler.config.prediction_type)
         self.facts = ModelFacts(_config(config), _PREDICTIONS.get(told, told), config.in_channels, config.out_channels)
 
     @property
@@ -44,7 +44,14 @@ class UNetDenoiser:
         return ((name, (weight,)) for name, weight in ldm_weights(self.network))
 
     def recording(
-        self, recorder: Recorder | None, sigmas: Sequence[float], rows: Sequence[int], x: Tensor, *, stop: bool
+        self,
+        recorder: Recorder | None,
+        sigmas: Sequence[float],
+        rows: Sequence[int],
+        x: Tensor,
+        tokens: int,
+        *,
+        stop: bool,
     ) -> AbstractContextManager[None]:
         """Record one forward."""
         return recording(self.places, recorder, sigmas, rows, stop=stop)
