@@ -52,7 +52,8 @@ def run(arguments: argparse.Namespace) -> int:
     data = load(arguments.loader, arguments.data)
     data = data.part("train") if arguments.loader == "biq2021" else data
     clean = find_images([arguments.clean]) if arguments.clean else []
-    flat = find_images([arguments.flat] if arguments.flat else [], arguments.flat_list)
+    named = arguments.flat or arguments.flat_list
+    flat = find_images([arguments.flat] if arguments.flat else [], arguments.flat_list) if named else []
     training = JudgeRequest(data, arguments.out or Path("study.json"), arguments.cache, arguments.backbone)
     request = StudyRequest(training, arguments.ladders, tuple(clean), tuple(flat), arguments.mirrored)
     with tqdm(file=sys.stderr, disable=None, leave=False) as bar:

@@ -6,6 +6,7 @@ absurd guidance, and a run that was stopped early and decoded as it stood.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,13 +69,20 @@ def make_extremes(
 
     Args:
         request: What to make.
-        pipeline: A text-to-image pipeline of diffusers that takes ``callback_on_step_end``.
+        pipeline: A text-to-image pipeline of diffusers that takes ``callback_on_step_end``; ``None`` where nothing is
+            missing.
         watch: Called with (contents done, contents in all); may raise to stop.
 
     Returns:
         Every file of the request.
+
+    Raises:
+        BadInput: a pipeline that cannot be stopped early.
     """
     sweep(request.out)
+    if pipeline is not None and "callback_on_step_end" not in inspect.signature(type(pipeline).__call__).parameters:
+        remedy = "Use one of SD 1.x, SD 2.x, SDXL, SD3 or Flux."
+        raise BadInput("a pipeline that tells of its steps", type(pipeline).__name__, remedy)
     contents = [(prompt, seed) for prompt in request.prompts for seed in request.seeds]
     found = []
     for done, (prompt, seed) in enumerate(contents):

@@ -103,6 +103,8 @@ def test_extremes_of_a_checkpoint_of_ones_own(diffusers, tiny_folder, tmp_path):
     stamps = [path.stat().st_mtime_ns for path in made]
     make_extremes(asked, None)  # nothing is missing: the model is not asked
     assert [path.stat().st_mtime_ns for path in made] == stamps
+    with pytest.raises(BadInput, match="tells of its steps"):
+        make_extremes(asked, object.__new__(type("Silent", (), {"__call__": lambda self, prompt: None})))
     for wrong in ({"few": 12}, {"absurd": 6.0}, {"stop": 0.9}, {"seeds": ()}):
         with pytest.raises(BadInput, match="Expected"):
             ExtremesRequest(("a",), tmp_path, "tiny", **wrong)
