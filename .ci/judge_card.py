@@ -16,10 +16,11 @@ from card_parts import NOT_YET, interval, read
 def head_words(found: dict[str, Any]) -> str:
     """How the file's head was fitted, in a line."""
     settings = found["settings"]
-    if "tuned" not in settings:
-        return f"{settings['members']} members of {settings['width']} hidden units, {settings['epochs']} epochs"
-    tuned = settings["tuned"]
     squeeze = f" behind a squeeze to {found['rank']}" if found.get("rank") else ""
+    if "tuned" not in settings:
+        units = f"{settings['members']} members of {settings['width']} hidden units"
+        return f"{units}{squeeze}, {settings['epochs']} epochs"
+    tuned = settings["tuned"]
     return (
         f"{found['width']} hidden units{squeeze}; trained with the trunk from {tuned['place']} on, {tuned['steps']:,} "
         f"steps of {tuned['batch']} pictures, weights averaged"

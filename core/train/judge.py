@@ -27,7 +27,7 @@ from ..nets.judge_file import JudgeFacts, digest, read, save
 from .content import content_groups, united
 from .features import FeatureCache, Features
 from .judge_distil import Distillation, Gain, Lessons, fit_taught, gain, pictures
-from .judge_head import HeadSettings, fit_head
+from .judge_head import HeadSettings, fit_head, squeezed
 from .teachers import on_the_scale
 
 Watch = Callable[[str, int, int], None]
@@ -70,6 +70,8 @@ class JudgeRequest:
 
     def __post_init__(self) -> None:
         check_places(self.out, self.cache)
+        if self.settings.rank < 0:
+            raise BadInput("a squeeze of 1 unit or more, 0 for none", str(self.settings.rank), "64 costs little.")
 
 
 def check_places(out: Path, cache: Path) -> None:
@@ -146,9 +148,10 @@ def train_judge(request: JudgeRequest, watch: Watch | None = None) -> JudgeResul
         if gained.pays:
             everything = range(len(found.described))
             head = fit_taught(found.described, found.mos, lessons, everything, request.distil, request.settings)
+            head = squeezed(head, found.described, request.settings)
             validation = gained.taught
     facts = _facts(request, head, found.described, validation, gained)
-    network = JudgeNetwork(head.width)
+    network = JudgeNetwork(head.width, rank=head.rank)
     network.backbone, network.head = found.backbone, head
     save(request.out, network, facts)
     _log.info("Wrote %s: validation SRCC %.3f on %d pictures.", request.out, validation.srcc, validation.n)
@@ -199,6 +202,7 @@ def _validate(
     kept = sorted(set(range(len(found.mos))) - set(held))
     lessons = learn(request.distil, found, kept, request.data, watch)
     taught = fit_taught(found.described, found.mos, lessons, kept, request.distil, request.settings)
+    taught = squeezed(taught, found.described[kept], request.settings)
     groups = [found.groups[place] for place in held]
     return alone, (gain(head, taught, found.described[held], found.mos[held], groups), lessons)
 
@@ -238,6 +242,8 @@ def _facts(
         scores = head(described)
     return JudgeFacts(
         width=head.width,
+        rank=head.rank,
+        format=2 if head.rank else 1,
         calibrated_on=request.calibrated_on,
         training_set=request.data.name,
         pictures=len(described),

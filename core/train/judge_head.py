@@ -13,6 +13,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ..errors import BadInput
 from ..nets.judge import JudgeHead
+from .judge_reduce import reduced
 
 _LEAST = 20
 
@@ -31,6 +32,7 @@ class HeadSettings:
         drop_input: Share of inputs dropped.
         drop_hidden: Share of hidden units dropped.
         seed: Of the first member; the next ones count on.
+        rank: Units of the squeeze that makes the head small afterwards; 0 for none. See ``judge_reduce.py``.
     """
 
     members: int = 2
@@ -42,6 +44,7 @@ class HeadSettings:
     drop_input: float = 0.3
     drop_hidden: float = 0.5
     seed: int = 0
+    rank: int = 0
 
 
 def fit_head(
@@ -64,7 +67,12 @@ def fit_head(
         member = fit_member(inputs, mos, settings, seed, loss=loss, tick=tick)
         members.append((member.hidden, member.out))
     merge(head, members)
-    return head.eval().requires_grad_(False)
+    return squeezed(head.eval().requires_grad_(False), descriptions, settings)
+
+
+def squeezed(head: JudgeHead, descriptions: Tensor, settings: HeadSettings) -> JudgeHead:
+    """The head made as small as its settings want, on the descriptions that it was fitted to."""
+    return reduced(head, descriptions, min(settings.rank, head.width)) if settings.rank else head
 
 
 def begun(descriptions: Tensor, mos: Tensor, settings: HeadSettings) -> JudgeHead:

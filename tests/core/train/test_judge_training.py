@@ -8,6 +8,7 @@ import torch
 from latent_critic.core.data.loaders import rated_csv
 from latent_critic.core.data.rated import RatedSet
 from latent_critic.core.errors import BadInput, UnreadableFile, UnwritableFile
+from latent_critic.core.images import load_image
 from latent_critic.core.methods.judge import SHIPPED, Judge
 from latent_critic.core.nets.judge_file import digest, read
 from latent_critic.core.nets.views import crops, global_view
@@ -64,6 +65,21 @@ def test_a_trained_judge_agrees_with_its_ratings_and_says_so(trained, rated):
     assert judge.spec.spread == pytest.approx(np.std(values, ddof=1), abs=0.5)
     assert judge.facts.validation["srcc"] == result.validation.srcc
     assert judge.facts.pictures == 40
+
+
+def test_a_squeezed_judge_is_smaller_and_says_nearly_the_same(trained, rated, tmp_path):
+    asked, result = trained
+    small = replace(asked, out=tmp_path / "small.safetensors", settings=replace(SETTINGS, rank=6))
+    squeezed = train_judge(small)
+    assert (squeezed.facts.rank, squeezed.facts.format, squeezed.facts.settings["rank"]) == (6, 2, 6)
+    assert small.out.stat().st_size < asked.out.stat().st_size
+    wide, narrow = (Judge.load(path=path) for path in (asked.out, small.out))
+    pictures = [load_image(image.path) for image in rated.images[:8]]
+    values = np.array([wide.score(pictures).values(), narrow.score(pictures).values()])
+    assert np.corrcoef(values)[0, 1] > 0.95
+    assert squeezed.validation != result.validation, "told of the head that is written"
+    with pytest.raises(BadInput, match="squeeze"):
+        replace(asked, settings=replace(SETTINGS, rank=-1))
 
 
 def test_a_stopped_run_goes_on_and_ends_the_same(trained, rated, tmp_path):
