@@ -62,12 +62,16 @@ def add_scorer(parser: argparse.ArgumentParser) -> None:
 
 def add_on_model(parser: argparse.ArgumentParser) -> None:
     """For scorers on a diffusion model: the model, and the head that was made for it."""
-    group = parser.add_argument_group("zero_shot, lgdm, genziqa, dp_iqa (a diffusion model; all but the first: a head)")
+    words = "zero_shot, lgdm, genziqa, dp_iqa, diff_v2_iqa (a diffusion model or restorer; all but the first: a head)"
+    group = parser.add_argument_group(words)
     group.add_argument(
         "--head",
         metavar="FILE",
         help="from latent-critic fit-head, train genziqa or train dp-iqa, or the node Fit Head (default for genziqa "
         "and dp_iqa on the embedded model: the shipped head)",
+    )
+    group.add_argument(
+        "--restorer", metavar="FILE", help="diff_v2_iqa: the pixel-space restorer of its head (default: the package's)"
     )
     add_model_place(group)
 

@@ -80,6 +80,7 @@ def _add_scorers(parser: argparse.ArgumentParser) -> None:
     who.add_argument(
         "--head", action="append", default=[], metavar="FILE", help="a head for that model; may be repeated"
     )
+    who.add_argument("--restorer", metavar="FILE", help="of a diff_v2_iqa head, which needs no ComfyUI")
     who.add_argument("--device", default="auto", help="cpu, cuda … (default: a GPU when there is one)")
     who.add_argument("--batch", type=int, default=16, metavar="N", help="images at once; changes no score")
     who.add_argument(
@@ -135,12 +136,19 @@ def _check(arguments: argparse.Namespace) -> None:
         raise BadInput("one --root for each --data", got, "Name both as often, in the same order.")
     if arguments.draws is not None and (arguments.draws < 0 or arguments.draws == 1):
         raise BadInput("--draws 0, or at least 2", str(arguments.draws), "4 is what --all takes.")
-    if arguments.comfyui is None and (arguments.checkpoint or arguments.head):
+    if arguments.comfyui is None and (arguments.checkpoint or not all(map(_restores, arguments.head))):
         raise BadInput("--comfyui with --checkpoint or --head", "none", "Name the ComfyUI folder that loads the model.")
     if arguments.plots:
         from ..benchmark.plots import check_plots
 
         check_plots()
+
+
+def _restores(head: str) -> bool:
+    """Whether a head brings no model along."""
+    from ..methods.diff_v2_iqa_file import is_diff_v2
+
+    return is_diff_v2(head)
 
 
 def _load(arguments: argparse.Namespace, name: str, root: str) -> RatedSet:
@@ -165,6 +173,7 @@ def _contestants(arguments: argparse.Namespace) -> tuple[list[Contestant], list[
             loaded=arguments.comfyui is not None,
             checkpoint=arguments.checkpoint,
             heads=tuple(arguments.head),
+            restorer=arguments.restorer,
         )
     )
 

@@ -11,6 +11,7 @@ from ..errors import BadInput
 from ..methods import METHODS, method
 from ..methods.on_model import ON_MODEL, read_head, scorer_on
 from .loaded_model import comfy_backbone, comfy_parts, comfy_place
+from .scorers import RESTORES
 
 if TYPE_CHECKING:
     from ..methods.contract import Scorer
@@ -31,6 +32,7 @@ class ContestantRequest:
         loaded: Whether ComfyUI's libraries are there, so that a model can be loaded.
         checkpoint: The model's file, or a folder that `latent-critic train ldm` wrote; the embedded one when ``None``.
         heads: Files of heads for that model; each knows its method.
+        restorer: File of diff_v2_iqa's pixel-space restorer, the package's own when ``None``.
     """
 
     names: tuple[str, ...]
@@ -41,6 +43,7 @@ class ContestantRequest:
     loaded: bool = False
     checkpoint: str | None = None
     heads: tuple[str, ...] = ()
+    restorer: str | None = None
 
 
 def contestants(request: ContestantRequest) -> tuple[list[Contestant], list[str]]:
@@ -56,7 +59,7 @@ def contestants(request: ContestantRequest) -> tuple[list[Contestant], list[str]
     found: list[Contestant] = []
     unmeasured: list[str] = []
     for name in sorted(names, key=lambda name: name != "judge"):
-        reason = _cannot(name, model)
+        reason = _cannot(name, model, request)
         if reason is None:
             found.append(_one(name, request, model))
         elif request.every:
@@ -66,9 +69,11 @@ def contestants(request: ContestantRequest) -> tuple[list[Contestant], list[str]
     return found, unmeasured
 
 
-def _cannot(name: str, model: _Loaded | None) -> str | None:
+def _cannot(name: str, model: _Loaded | None, request: ContestantRequest) -> str | None:
     """Why this scorer cannot be measured, or ``None`` when it can."""
     info = method(name)
+    if name == RESTORES:
+        return None if _restoring_head(request) else "it needs a head: name its file with --head"
     if info.needs == _IMAGE_ONLY:
         return None if info.available else "planned, not in this release"
     if name not in ON_MODEL:
@@ -83,10 +88,20 @@ def _cannot(name: str, model: _Loaded | None) -> str | None:
 def _one(name: str, request: ContestantRequest, model: _Loaded | None) -> Contestant:
     from . import scorers
 
+    if name == RESTORES:
+        restorer = None if request.restorer is None else Path(request.restorer)
+        choice = scorers.OnModel(_restoring_head(request), device=request.device, restorer=restorer)
+        return Contestant(scorers.load_scorer(name, on_model=choice))
     if model is None or name not in ON_MODEL:
         return Contestant(scorers.load_scorer(name, request.device, request.weights, request.policy))
     loaded = model
     return Contestant(loaded.scorer(name), lambda: loaded.rows, lambda seed: loaded.scorer(name, seed))
+
+
+def _restoring_head(request: ContestantRequest) -> Path | None:
+    from ..methods.diff_v2_iqa_file import is_diff_v2
+
+    return next((Path(file) for file in request.heads if is_diff_v2(file)), None)
 
 
 class _Loaded:

@@ -23,12 +23,14 @@ class OnModel:
         model: ``embedded``, or a folder in diffusers' layout.
         checkpoint: A checkpoint's file, inside ComfyUI.
         device: Where it runs.
+        restorer: File of diff_v2_iqa's pixel-space restorer, the package's own when ``None``.
     """
 
     head: Path | None = None
     model: str = "embedded"
     checkpoint: Path | None = None
     device: str = "auto"
+    restorer: Path | None = None
 
 
 def load_scorer(
@@ -69,6 +71,8 @@ def load_scorer(
         raise BadInput(f"--head with --scorer {', '.join(WITH_HEAD)}", got, "Name the scorer, or leave the head out.")
     if name in ON_MODEL:
         return _on_model(name, choice)
+    if name == RESTORES:
+        return _diff_v2(choice)
     place = _device(device)
     from ..methods.judge import SHIPPED, Judge
 
@@ -76,9 +80,10 @@ def load_scorer(
 
 
 #: Scorers that need a head for a model.
-WITH_HEAD = tuple(name for name in ON_MODEL if name not in WITHOUT_HEAD)
+RESTORES = "diff_v2_iqa"
+WITH_HEAD = (*(name for name in ON_MODEL if name not in WITHOUT_HEAD), RESTORES)
 #: What `score`, `rank` and `reject` can run.
-_HERE = ("judge", *ON_MODEL)
+_HERE = ("judge", *ON_MODEL, RESTORES)
 
 
 def _on_model(name: str, choice: OnModel) -> Scorer:
@@ -86,6 +91,20 @@ def _on_model(name: str, choice: OnModel) -> Scorer:
 
     head = read_head(_head_file(name, choice)) if name in WITH_HEAD else None
     return scorer_on(name, load_backbone(choice, name), head, place=comfy_place())
+
+
+def _diff_v2(choice: OnModel) -> Scorer:
+    """A restorer of its own needs no model; a head that was trained with the loaded model as restorer does."""
+    from ..methods.diff_v2_iqa_make import SHIPPED, asks_for_model, make_diff_v2
+    from .loaded_model import comfy_place, load_backbone
+
+    file = choice.head or (SHIPPED if SHIPPED.is_file() else _head_file(RESTORES, choice))
+    head = read_head(file)
+    if head.meta.method != RESTORES:
+        raise BadInput(f"a head for {RESTORES}", f"one for {head.meta.method}", "Name the scorer that the head is for.")
+    backbone = load_backbone(choice, RESTORES) if asks_for_model(head) else None
+    device = _device(choice.device)
+    return make_diff_v2(head, restorer=choice.restorer, backbone=backbone, device=device, place=comfy_place())
 
 
 def _head_file(name: str, choice: OnModel) -> Path:
@@ -103,6 +122,7 @@ _MADE_BY = {
     "lgdm": "latent-critic fit-head",
     "genziqa": "latent-critic train genziqa",
     "dp_iqa": "latent-critic train dp-iqa",
+    "diff_v2_iqa": "latent-critic train diff-v2-iqa",
 }
 
 

@@ -69,6 +69,7 @@ class ScoreRequest:
             policy=arguments.policy,
             on_model=OnModel(
                 head=None if arguments.head is None else Path(arguments.head),
+                restorer=None if arguments.restorer is None else Path(arguments.restorer),
                 model=arguments.model,
                 checkpoint=arguments.checkpoint,
                 device=arguments.device,

@@ -25,9 +25,12 @@ def read_head(path: str | Path) -> Any:
         UnreadableFile: missing, damaged, or no head.
     """
     from ..heads.head_file import load_head
+    from .diff_v2_iqa_file import is_diff_v2, load_diff_v2
     from .dp_iqa_file import is_dp_iqa, load_dp_iqa
     from .genziqa_file import is_genziqa, load_genziqa
 
+    if is_diff_v2(path):
+        return load_diff_v2(path)
     if is_genziqa(path):
         return load_genziqa(path)
     return load_dp_iqa(path) if is_dp_iqa(path) else load_head(path)

@@ -146,7 +146,7 @@ def test_a_list_names_files_and_missing_ones_get_a_reason(cli, scorer, greys, tm
         (["{pics}", "--head", "my.safetensors"], "--head with --scorer lgdm, genziqa, dp_iqa"),
         (["{pics}", "--scorer", "zero_shot", "--head", "my.safetensors"], "--head with --scorer lgdm"),
         (["{pics}", "--comfyui", "{empty}"], "a ComfyUI folder"),
-        (["{pics}", "--scorer", "diff_v2_iqa"], "which needs"),
+        (["{pics}", "--scorer", "diff_v2_iqa", "--head", "gone.safetensors"], "gone.safetensors"),
         (["{pics}", "--device", "cuda:99"], "device"),
         (["{pics}", "--device", "toaster"], "device"),
         (["{pics}", "--device", "meta"], "device"),

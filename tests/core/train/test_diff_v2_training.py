@@ -1,5 +1,6 @@
 """Training of DiffV2IQA heads: the scorer's own scores, cached restorations, runs that resume, a ViT of its own."""
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -213,3 +214,13 @@ def test_the_command_trains_and_its_head_finds_its_restorer(rated, restorer, tmp
     assert again.attributes["denoiser_calls"] == 0
     assert again.value == first.value
     assert len(list((tmp_path / "run/restorations").rglob("*.safetensors"))) == 16
+    capsys.readouterr()
+    named = ["--scorer", "diff_v2_iqa", "--head", str(out), "--restorer", str(tmp_path / "r.safetensors")]
+    assert main(["score", str(rated.images[0].path), *named, "--json", "-"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    assert row["score"] == pytest.approx(first.value, abs=0.1)
+    assert row["scorer"] == "diff_v2_iqa"
+    told = ["benchmark", "--data", "csv", "--root", str(table), "--scale", "0", "5", "--resamples", "20", *named]
+    assert main([*told, "--json", str(tmp_path / "figures.json")]) == 0
+    (figures,) = json.loads((tmp_path / "figures.json").read_text())
+    assert (figures["scorer"], figures["n"]) == ("diff_v2_iqa", 40)
