@@ -33,14 +33,20 @@ def facts_table(weights: Path) -> str:
         "learned": f"{count} context vectors before “{good}” and “{bad}”, LoRA of rank {rank}",
         "steps": f"{training['steps']:,} of {training['batch']} pictures{_ladders_told(training)} at rate "
         f"{training['rate']:g}; kept: the best validation's, step {found['validation']['step']}",
-        "held back": f"{training['share'] / 2:.0%} of the pictures to choose the step by, {training['share'] / 2:.0%} "
-        f"unseen by training and choice; no {'content' if training['by_content'] else 'group'} in two parts",
+        "held back": _held_back_told(training),
         "noise levels": ", ".join(map(str, settings["timesteps"])),
         "noise-error bias": "left out" if settings["bias_weight"] == 0 else f"weight {settings['bias_weight']:g}",
         "scale": "none: scores only rank" if found["calibrated_on"] is None else f"0 to 100, {found['calibrated_on']}",
         "size policy": found["size_policy"],
     }
     return plain_table(rows)
+
+
+def _held_back_told(training: dict[str, Any]) -> str:
+    alike, share = "content" if training["by_content"] else "group", training["share"]
+    if "unseen" not in training:
+        return f"{share:.0%} of the pictures, which chose the step too; no {alike} in both parts"
+    return f"{share / 2:.0%} of the pictures to choose the step by, {share / 2:.0%} unseen; no {alike} in two parts"
 
 
 def _ladders_told(training: dict[str, Any]) -> str:

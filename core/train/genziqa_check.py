@@ -66,7 +66,7 @@ def check_genziqa(
     return {
         "weights": head.digest(),
         "backbone": backbone.fingerprint.to_text(),
-        "data": f"{data.name}, held back from training",
+        "data": f"{data.name}, {_which(head)}",
         "n": len(images),
         "genziqa": agreement(own.tolist(), mos, groups).to_dict(),
         "zero_shot": agreement(zero, mos, groups).to_dict(),
@@ -76,6 +76,11 @@ def check_genziqa(
             for name, steps in _SETTINGS.items()
         ],
     }
+
+
+def _which(head: GenzHead) -> str:
+    seen = "unseen" not in head.meta.settings["training"]
+    return "held back from training" if seen else "seen by neither training nor choice"
 
 
 def _levels(

@@ -96,6 +96,8 @@ def names_digest(images: Sequence[RatedImage]) -> str:
 def unseen_of(head: GenzHead, data: RatedSet, folder: Path) -> tuple[RatedImage, ...]:
     """The pictures of a set that neither a head's training nor its choice saw, by what its file says of the split.
 
+    For a head of a training that cut off no such part (the shipped one), all that was held back, which chose its step.
+
     Args:
         head: As its training wrote it.
         data: The first set that it was trained on, as it was given there.
@@ -105,17 +107,25 @@ def unseen_of(head: GenzHead, data: RatedSet, folder: Path) -> tuple[RatedImage,
         BadInput: it does not say, or these are other pictures than those.
     """
     told = head.meta.settings.get("training", {})
-    if not {"seed", "share", "limit", "by_content", "unseen"} <= set(told):
-        expected = "a head that tells seed, share, limit and unseen pictures of its split"
-        raise BadInput(expected, "one that does not", "Train it again.")
+    if not {"seed", "share", "limit", "by_content"} <= set(told):
+        raise BadInput("a head that tells seed, share and limit of its split", "one that does not", "Train it again.")
     request = GenzRequest(
         (data,), Path("none.safetensors"), folder, share=told["share"], limit=told["limit"], seed=told["seed"],
         content=told["by_content"],
     )  # fmt: skip
+    if "unseen" not in told:
+        return _all_aside(_limited(data, request), request)
     found = split(request)[0].unseen
     if names_digest(found) != told["unseen"]:
         raise BadInput("the pictures that its training cut off", "others", "Give the same set and the run's folder.")
     return found
+
+
+def _all_aside(data: RatedSet, request: GenzRequest) -> tuple[RatedImage, ...]:
+    kept, aside = split_by_group([image.group for image in data.images], request.share, request.seed)
+    mixed = np.random.default_rng([request.seed, 3])
+    mixed.permutation(kept)
+    return tuple(data.images[i] for i in mixed.permutation(aside))
 
 
 def _limited(data: RatedSet, request: GenzRequest) -> RatedSet:
