@@ -10,6 +10,7 @@ from comfy_api.latest import io
 
 from ..core.methods.dp_iqa import DpOptions
 from ._dp_iqa import choices, file_of, make_scorer
+from ._loaded import RESIZE, for_large_images, large_images_input
 from ._sockets import CATEGORY_SCORERS, ScorerSocket
 
 
@@ -51,6 +52,7 @@ class DpIqaScorer(io.ComfyNode):
                     "ViT-L/14, with its text projection. The student needs none.",
                 ),
                 io.Vae.Input("vae", optional=True, tooltip="Frozen mode: the VAE of the same checkpoint."),
+                large_images_input(),
             ],
             outputs=[
                 ScorerSocket.Output("scorer", "scorer", "The scorer, for any scorer input."),
@@ -71,9 +73,16 @@ class DpIqaScorer(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, file: str, allow_another_model: bool, model: Any = None, clip: Any = None, vae: Any = None
+        cls,
+        file: str,
+        allow_another_model: bool,
+        model: Any = None,
+        clip: Any = None,
+        vae: Any = None,
+        large_images: str = RESIZE,
     ) -> io.NodeOutput:
         """Make the scorer that the file asks for."""
         kept = Path(folder_paths.get_user_directory()) / "latent_critic" / "texts"
         options = DpOptions(override=allow_another_model, text_folder=kept)
-        return io.NodeOutput(*make_scorer(file_of(file), model, clip, vae, options))
+        scorer, report = make_scorer(file_of(file), model, clip, vae, options)
+        return io.NodeOutput(for_large_images(scorer, large_images), report)

@@ -10,7 +10,8 @@ from ..core.hosts.comfyui.adaptable import AdaptableComfyBackbone
 from ..core.methods.genziqa import GenzIQA
 from ..core.methods.genziqa_head import GenzHead
 from ..core.methods.genziqa_settings import FAST, PUBLISHED, GenzIQAOptions
-from ._loaded import loaded_inputs, need_parts
+from ._heads import held_back_words
+from ._loaded import RESIZE, for_large_images, large_images_input, loaded_inputs, need_parts
 from ._prompt_heads import NO_LORA, head_choices, head_file, head_of, lora_choices
 from ._sockets import CATEGORY_SCORERS, ScorerSocket
 
@@ -66,6 +67,7 @@ class GenzIQAScorer(io.ComfyNode):
                     optional=True,
                     tooltip="Use a head of another checkpoint of the same family. Its scores then only rank.",
                 ),
+                large_images_input(),
             ],
             outputs=[
                 ScorerSocket.Output("scorer", "scorer", "The scorer, for any scorer input."),
@@ -89,6 +91,7 @@ class GenzIQAScorer(io.ComfyNode):
         noise_bias: bool,
         authors_lora: str = NO_LORA,
         allow_another_model: bool = False,
+        large_images: str = RESIZE,
     ) -> io.NodeOutput:
         """Bind the head to the model."""
         need_parts(model, clip, vae)
@@ -96,7 +99,7 @@ class GenzIQAScorer(io.ComfyNode):
         found = head_of(backbone, head, authors_lora)
         options = GenzIQAOptions(timesteps=_LEVELS[levels], bias=noise_bias, override=allow_another_model)
         scorer = GenzIQA(backbone, found, options)
-        return io.NodeOutput(scorer, _report(scorer, found))
+        return io.NodeOutput(for_large_images(scorer, large_images), _report(scorer, found))
 
 
 def _alike(steps: tuple[int, ...], head: GenzHead) -> bool:
@@ -117,11 +120,7 @@ def _seen(name: str | None) -> str:
 def _report(scorer: GenzIQA, head: GenzHead) -> str:
     meta, held, validation = head.meta, scorer.held_bytes(), head.meta.validation
     lines = [f"Trained on {meta.training_set}, {meta.pictures} pictures; prompts: {' | '.join(head.prompts.texts)}"]
-    if "srcc" in validation:
-        interval = f" [{validation['srcc_low']:.3f}, {validation['srcc_high']:.3f}]" if "srcc_low" in validation else ""
-        lines.append(
-            f"Held-back pictures: SRCC {validation['srcc']:.3f}{interval}, {validation.get('n', 0):g} pictures"
-        )
+    lines += held_back_words(validation)
     alike = validation.get("srcc_two_levels_with_published")
     if alike is not None:
         lines.append(f"Rank agreement of 2 levels with the 8 published ones: {alike:.3f}")
