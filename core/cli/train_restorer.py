@@ -60,7 +60,7 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--untouched", type=float, help="share of pairs without damage (default: 0.05)")
     group.add_argument("--pure", type=float, help="share of pairs at the first, purely noisy level (default: 0)")
     group.add_argument("--highest-noise", type=float, help="of the other pairs, up to 1 (default: 1, all levels)")
-    group.add_argument("--drift", type=float, help="share of the damage left in noisy pictures (default: 0)")
+    group.add_argument("--own", type=float, help="share of them noised from the network's own estimate (default: 0)")
     group.add_argument(
         "--inference", type=int, help="steps to restore with, 4 to 50 (default: 50; below 40 by DDIM, else ancestral)"
     )
@@ -105,7 +105,7 @@ def request_of(arguments: argparse.Namespace) -> RestorerRequest:
 
     told = vars(arguments)
     names = (
-        "steps", "minutes", "batch", "rate", "loss", "average", "untouched", "pure", "highest_noise", "drift",
+        "steps", "minutes", "batch", "rate", "loss", "average", "untouched", "pure", "highest_noise", "own",
         "inference",
         "validate_every", "validate_on", "seed", "precision",
     )  # fmt: skip

@@ -38,10 +38,10 @@ class RestorerShape:
         middle: Whether the lowest level has two more blocks, with attention between them where ``attention`` is not
             empty.
         patch: Side of the squares of pixels that are folded into channels first; published: 1 (none).
-        predicts: ``eps`` as published, or ``clean``: the picture itself, as a change of what the two inputs say without
-            a network (ours; few steps are then enough).
-        residual: For ``clean``: how far, as a root mean square, damaged and clean pictures lie apart. It weighs the
-            two inputs, as in EDM's preconditioning (Karras et al., 2022); 0 takes the damaged picture alone.
+        predicts: ``eps`` as published, or ``clean``: the picture itself, as a change of the damaged one (ours; it
+            begins as the identity, and few steps are enough).
+        residual: How far, as a root mean square, damaged and clean pictures lie apart. The network then sees of the
+            noisy picture only what :meth:`RestorerNet.hint` leaves; 0 as published: the noisy picture itself.
     """
 
     inner: int = 64
@@ -94,7 +94,7 @@ class RestorerShape:
 
 
 #: Small enough to ship and to train on a CPU; trained in this project.
-NARROW = RestorerShape(8, (2, 3, 4), 1, (), 64, 0.0, 0, False, 2, "clean")
+NARROW = RestorerShape(8, (2, 3, 4), 1, (), 64, 0.0, 0, False, 2, "clean", 0.33)
 
 
 class RestorerNet(nn.Module):
@@ -143,7 +143,7 @@ class RestorerNet(nn.Module):
         return shape.native // shape.patch // 2**place in shape.attention
 
     def forward(self, condition: Tensor, noisy: Tensor, signal: Tensor) -> Tensor:
-        """What the network itself gives, [N, 3, H, W]: eps, or what :meth:`known` leaves of the clean picture.
+        """What the network itself gives, [N, 3, H, W]: eps, or the change from the condition to the clean picture.
 
         Args:
             condition: Damaged pictures [N, 3, H, W] in [-1, 1], sides divisible by the shape's stride.
@@ -152,7 +152,7 @@ class RestorerNet(nn.Module):
         """
         shape = self.shape
         told = self.level(level_embedding(signal, shape.inner).to(noisy.dtype))
-        x = torch.cat([condition, noisy], 1)
+        x = torch.cat([condition, self.hint(condition, noisy, signal) if shape.residual else noisy], 1)
         x = self.first(F.pixel_unshuffle(x, shape.patch) if shape.patch > 1 else x)
         kept = [x]
         for layer in self.down:
@@ -165,30 +165,22 @@ class RestorerNet(nn.Module):
         x = self.last(x)
         return F.pixel_shuffle(x, shape.patch) if shape.patch > 1 else x
 
-    def known(self, condition: Tensor, noisy: Tensor, signal: Tensor) -> tuple[Tensor, Tensor]:
-        """What the inputs say of the clean picture without a network, and how far off that is.
+    def hint(self, condition: Tensor, noisy: Tensor, signal: Tensor) -> Tensor:
+        """What the noisy picture says beyond the damaged one, [N, 3, H, W]; nothing where it is all noise.
 
-        They are taken for two independent measurements of it, off by ``residual`` and by noise / signal.
-
-        Returns:
-            The estimate [N, 3, H, W], and its root mean square error [N, 1, 1, 1]: what the network predicts is the
-            rest, in units of it.
+        The two are taken for independent measurements of the clean picture, off by noise / signal and by
+        ``residual``: this is what leads from the damaged one to their best linear estimate.
         """
         rows = signal.to(noisy.dtype).view(-1, 1, 1, 1)
-        if not self.shape.residual:
-            return condition, torch.ones_like(rows)
-        noise = (1.0 - rows**2).clamp_min(0.0)
-        total = self.shape.residual**2 * rows**2 + noise
-        trust = self.shape.residual**2 * rows**2 / total
-        scale = self.shape.residual * (noise / total).sqrt()
-        return condition + trust * (noisy / rows.clamp_min(1e-4) - condition), scale
+        trust = self.shape.residual**2 * rows**2
+        trust = trust / (trust + (1.0 - rows**2).clamp_min(0.0))
+        return trust * (noisy / rows.clamp_min(1e-4) - condition)
 
     def clean(self, condition: Tensor, noisy: Tensor, signal: Tensor) -> Tensor:
         """The clean estimate [N, 3, H, W], not clamped; arguments as of :meth:`forward`."""
         found = self(condition, noisy, signal).to(noisy.dtype)
         if self.shape.predicts == "clean":
-            known, scale = self.known(condition, noisy, signal)
-            return known + scale * found
+            return condition + found
         rows = signal.to(noisy.dtype).view(-1, 1, 1, 1)
         return (noisy - (1.0 - rows**2).clamp_min(0.0).sqrt() * found) / rows
 

@@ -91,7 +91,7 @@ class _Run:
         if request.batch < world.size:
             raise BadInput(f"a batch of at least {world.size}, one pair a process", str(request.batch), "Raise it.")
         self.pictures = collection(request)
-        self.net = build(request.shape, request.seed).to(device)
+        self.net = build(request.shape, request.seed).to(device).eval()
         self.state = states.begin({"net": self.net}, {}, 0, 0.0)
         self.scaler = torch.amp.GradScaler(device.type, enabled=request.precision == "fp16")
         self.file, self.log = request.run / "state.safetensors", request.run / "log.jsonl"
@@ -121,12 +121,9 @@ class _Run:
         request, state = self.request, self.state
         places = range(self.world.rank, request.batch, self.world.size)
         damaged, clean = pairs(self.pictures.train, request, state.step, places)
-        noisy, signals, eps = self._noised(2.0 * clean - 1.0, 2.0 * damaged - 1.0, places)
-        condition = (2.0 * damaged - 1.0).to(self.device)
-        wanted = eps
-        if request.shape.predicts == "clean":
-            known, scale = self.net.known(condition, noisy, signals)
-            wanted = ((2.0 * clean - 1.0).to(self.device) - known) / scale
+        condition, target = (2.0 * damaged - 1.0).to(self.device), (2.0 * clean - 1.0).to(self.device)
+        noisy, signals, eps = self._noised(target, condition, places)
+        wanted = eps if request.shape.predicts == "eps" else target - condition
         dtype = torch.float16 if request.precision == "fp16" else torch.bfloat16
         # Dropped channels are drawn by the step, so that a resumed run draws the same.
         with torch.random.fork_rng(devices=[]):
@@ -142,21 +139,25 @@ class _Run:
         state.update_average(request.average)
         return float(loss.detach())
 
-    def _noised(self, clean: Tensor, damaged: Tensor, places: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
+    def _noised(self, clean: Tensor, condition: Tensor, places: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
         """x_t, its signal [n] and its noise; each pair's draw is its own, however many processes share a step."""
-        signals, noise, states = [], [], []
-        first = torch.tensor([inference_levels(FEWEST)[0].signal])
-        for row, place in enumerate(places):
-            generator = step_generator(self.request.seed, self.state.step, _NOISE + place)
-            pure = float(torch.rand((), generator=generator)) < self.request.pure
-            drawn = draw_signals(1, generator, highest_noise=self.request.highest_noise)
-            signals.append(first if pure else drawn)
+        request, first = self.request, inference_levels(FEWEST)[0].signal
+        signals, noise, own = [], [], []
+        for place in places:
+            generator = step_generator(request.seed, self.state.step, _NOISE + place)
+            pure, mine = (torch.rand(2, generator=generator) < torch.tensor([request.pure, request.own])).tolist()
+            drawn = draw_signals(1, generator, highest_noise=request.highest_noise)
+            signals.append(torch.tensor([first]) if pure else drawn)
             noise.append(torch.randn(clean.shape[1:], generator=generator))
-            share = self.request.drift * float(torch.rand((), generator=generator))
-            states.append(clean[row] + share * (damaged[row] - clean[row]))
+            own.append(mine and not pure)
         signal, eps = torch.cat(signals).to(self.device), torch.stack(noise).to(self.device)
+        shown = clean.clone()
+        if any(own):
+            with torch.no_grad():
+                start = torch.full((sum(own),), first, device=self.device)
+                shown[own] = self.net.clean(condition[own], eps[own], start).clamp(-1.0, 1.0)
         rows = signal.view(-1, 1, 1, 1)
-        return rows * torch.stack(states).to(self.device) + (1.0 - rows**2).clamp_min(0.0).sqrt() * eps, signal, eps
+        return rows * shown + (1.0 - rows**2).clamp_min(0.0).sqrt() * eps, signal, eps
 
     def _apply(self, parameters: Sequence[Tensor]) -> None:
         for group in self.state.optimiser.param_groups:
@@ -203,7 +204,7 @@ class _Run:
 
     def _facts(self, found: dict[str, float]) -> RestorerFacts:
         request, part = self.request, self.pictures
-        names = ("batch", "rate", "falls", "loss", "average", "untouched", "pure", "highest_noise", "drift")
+        names = ("batch", "rate", "falls", "loss", "average", "untouched", "pure", "highest_noise", "own")
         training: dict[str, Any] = {name: getattr(request, name) for name in (*names, "seed", "precision")}
         training |= {"step": self.state.step, "steps": request.steps, "kinds": list(request.kinds)}
         training |= {"pictures": len(part.train), "held_back": len(part.held_back), "side": request.shape.native}

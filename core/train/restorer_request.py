@@ -40,9 +40,8 @@ class RestorerRequest:
         pure: Share of pairs at the first level to restore with, where all must come from the damaged picture; the
             others are drawn over all levels, as published.
         highest_noise: Of the others: 1 for all levels; a restorer of four steps meets none between .35 and 1.
-        drift: Up to which share of the damage the noisy picture still shows, drawn for each pair; 0 as published. A
-            network that restores little at first meets its own half-restored pictures later on, and learns so not to
-            take them for the truth.
+        own: Share of these others whose noisy picture is of what the network itself makes of the damaged one, as it
+            will be when it restores; 0 as published: always of the clean picture.
         inference: Steps to restore with, which the file remembers.
         eta: 0 for DDIM, 1 for ancestral sampling as published; likewise.
         validate_every: Steps between validations.
@@ -70,7 +69,7 @@ class RestorerRequest:
     untouched: float = 0.05
     pure: float = 0.0
     highest_noise: float = 1.0
-    drift: float = 0.0
+    own: float = 0.0
     inference: int = 50
     eta: float = 1.0
     validate_every: int = 500
@@ -90,9 +89,11 @@ class RestorerRequest:
         shares = (self.average, self.untouched, self.pure)
         if not all(0.0 <= share < 1.0 for share in shares):
             raise BadInput("average, untouched and pure in [0, 1)", str(shares), "Lower them.")
-        if not (0.0 < self.highest_noise <= 1.0 and 0.0 <= self.drift <= 1.0):
-            got = f"{self.highest_noise}, {self.drift}"
-            raise BadInput("a highest noise above 0, a drift from 0, both up to 1", got, "Published: 1 and 0.")
+        if not (0.0 < self.highest_noise <= 1.0 and 0.0 <= self.own <= 1.0):
+            got = f"{self.highest_noise}, {self.own}"
+            raise BadInput(
+                "a highest noise above 0, a share of its own from 0, both up to 1", got, "Published: 1 and 0."
+            )
         unknown = [kind for kind in self.kinds if kind not in KINDS]
         if unknown or not self.kinds:
             raise BadInput(f"kinds out of {', '.join(KINDS)}", ", ".join(unknown) or "none", "Use these names.")

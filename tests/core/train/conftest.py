@@ -112,24 +112,27 @@ def rated(tmp_path_factory):
 def alone_and_launched(tiny_folder, rated, tmp_path):
     """A training command in one process and, by ``accelerate launch``, in two.
 
-    `alone_and_launched(kind, *options, first="")` gives for each of both what was told, the state's tensors and the
-    head's file; `first` is Python to run before the command.
+    `alone_and_launched(kind, *options, first="", on=…)` gives for each of both what was told, the state's tensors and
+    the head's file; `first` is Python to run before the command, `on` what it is given to learn from (rated pictures
+    and a model).
     """
     table, script = tmp_path / "rated.csv", tmp_path / "start.py"
     table.write_text("".join(f"{image.path},{image.mos / 20:.3f},{image.group}\n" for image in rated.images))
     settings = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 
+    usual = ("--data", f"csv={table}:0:5", "--model", str(tiny_folder))
+
     def one(kind, name, before, options):
         run, out = tmp_path / name, tmp_path / f"{name}.safetensors"
         command = [
-            sys.executable, *before, str(script), "train", kind, "--data", f"csv={table}:0:5",
-            "--model", str(tiny_folder), "--out", str(out), "--run", str(run), *options,
+            sys.executable, *before, str(script), "train", kind, "--out", str(out), "--run", str(run), *options,
         ]  # fmt: skip
         done = subprocess.run(command, env=settings, cwd=tmp_path, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr[-2000:]
         return done.stderr, load_file(run / "state.safetensors"), out
 
-    def both(kind, *options, first=""):
+    def both(kind, *options, first="", on=usual):
+        options = (*on, *options)
         script.write_text(_START.format(finder=str(_FINDER), first=first))
         alone = one(kind, "alone", (), options)
         return alone, one(kind, "launched", ("-m", *_LAUNCH), (*options, "--accelerate", "--minutes", "9"))
