@@ -99,7 +99,7 @@ def sight(trunk: Trunk, views: Tensor, whole: Tensor, device: torch.device) -> S
 def random_views(
     image: Tensor, count: int, side: int, places: Sequence[tuple[float, float]], mirror: bool
 ) -> tuple[Tensor, Tensor]:
-    """Native-scale crops at random places and the global view.
+    """Native-scale crops at random places and the global view; one crop where a picture is no larger than that.
 
     Args:
         image: [3, H, W].
@@ -112,7 +112,7 @@ def random_views(
     large = mirrored(image, side)
     height, width = large.shape[1:]
     views = []
-    for down, right in places[:count]:
+    for down, right in places[: 1 if (height, width) == (side, side) else count]:
         top, left = int(down * (height - side + 1)), int(right * (width - side + 1))
         views.append(large[:, top : top + side, left : left + side])
     return torch.stack(views).clamp(0.0, 1.0), global_view(image)
