@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 
-def import_comfyui(folder, base_directory):
-    """Put ComfyUI first on the path and import it, on the CPU. Returns the module `nodes`.
+def import_comfyui(folder, base_directory, cpu=True, flags=()):
+    """Put ComfyUI first on the path and import it, on the CPU, with flags of its own. Returns the module `nodes`.
 
     The repository's own folders `nodes` and `core` must not be found under those names, so its root leaves the path.
     """
@@ -28,7 +28,9 @@ def import_comfyui(folder, base_directory):
         comfy.options.enable_args_parsing(False)
         from comfy.cli_args import args
 
-        args.cpu = True
+        args.cpu = cpu
+        for flag in flags:
+            setattr(args, flag.replace("-", "_"), True)
         args.base_directory = str(base_directory)
         args.database_url = "sqlite:///:memory:"
         args.disable_api_nodes = True

@@ -127,9 +127,7 @@ def test_gguf(tiny, tiny_gguf, make, family):
     assert found.matches(exact)
     assert found.matches(make(rounded, family).fingerprint)
     assert not found.matches(make(tiny.model(family, 1), family).fingerprint)
-    assert all(
-        isinstance(weight, tiny_gguf.Blocks) for name, weight in model.model.named_parameters() if "qkv.weight" in name
-    )
+    assert all(tiny_gguf.in_blocks(weight) for name, weight in model.model.named_parameters() if "qkv.weight" in name)
 
 
 def test_gguf_under_lora(tiny_gguf, make):
@@ -148,7 +146,7 @@ def test_gguf_under_lora(tiny_gguf, make):
     found = make(patched)
     assert scored(found) != pytest.approx(expected, abs=1e-4)
     assert bool(guided(found).isfinite().all())
-    assert any(weight.patches for weight in patched.model.parameters() if isinstance(weight, tiny_gguf.Blocks))
+    assert any(weight.patches for weight in patched.model.parameters() if tiny_gguf.in_blocks(weight))
     assert found.fingerprint.patched
     assert found.fingerprint.sketch == make(plain).fingerprint.sketch
     assert found.identity["model"] != make(plain).identity["model"]

@@ -125,7 +125,7 @@ def test_quantised_blocks(tiny, tiny_gguf, make, recasts, family):
         found = slope(make(family, model))
     assert recasts() > 10
     close(found, expected)
-    assert sum(isinstance(weight, tiny_gguf.Blocks) for weight in model.model.parameters()) == count
+    assert sum(tiny_gguf.in_blocks(weight) for weight in model.model.parameters()) == count
 
 
 def test_no_cast_weight_is_kept_for_the_backward(comfyui):

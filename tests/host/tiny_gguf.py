@@ -17,7 +17,7 @@ BLOCK = 32
 
 
 class Blocks(torch.Tensor):
-    """Bytes [blocks, 34] that know their true shape, and the patches that the layer lays over them."""
+    """Bytes [blocks, 34], or plain values, that know their true shape and the patches that the layer lays over them."""
 
     def __new__(cls, data, **told):
         return super().__new__(cls, data)
@@ -59,17 +59,22 @@ def plain(blocks):
     return (scale * data[:, 2:].contiguous().view(torch.int8).float()).reshape(blocks.tensor_shape)
 
 
+def in_blocks(tensor):
+    """Whether it is quantised."""
+    return isinstance(tensor, Blocks) and tensor.tensor_type != "F32"
+
+
 class Layer:
     """Dequantises its weight in every forward."""
 
     comfy_cast_weights = True
 
     def is_ggml_quantized(self):
-        return isinstance(self.weight, Blocks)
+        return in_blocks(self.weight)
 
     def get_weight(self, tensor, dtype):
-        if not isinstance(tensor, Blocks):
-            return tensor.to(dtype)
+        if not in_blocks(tensor):
+            return torch.Tensor.as_subclass(tensor, torch.Tensor).to(dtype)
         weight = plain(tensor).to(dtype)
         for patches, key in tensor.patches:
             weight = comfy.lora.calculate_weight(patches, weight, key)
@@ -87,17 +92,29 @@ class Layer:
             if value is not None:
                 destination[prefix + name] = torch.zeros(value.size(), dtype=value.dtype, device="meta")
 
+    def forward_comfy_cast_weights(self, given):
+        if self.is_ggml_quantized():
+            return self.dequantised(given)
+        out = super().forward_comfy_cast_weights(given)
+        return torch.Tensor(out) if isinstance(out, Blocks) else out
+
 
 class Layers(comfy.ops.manual_cast):
     """ComfyUI's layers, of which the large ones may hold blocks."""
 
     class Linear(Layer, comfy.ops.manual_cast.Linear):
-        def forward_comfy_cast_weights(self, given):
+        def dequantised(self, given):
             return torch.nn.functional.linear(given, *self.cast_bias_weight(given))
 
     class Conv2d(Layer, comfy.ops.manual_cast.Conv2d):
-        def forward_comfy_cast_weights(self, given):
+        def dequantised(self, given):
             return self._conv_forward(given, *self.cast_bias_weight(given))
+
+    class GroupNorm(Layer, comfy.ops.manual_cast.GroupNorm):
+        pass
+
+    class LayerNorm(Layer, comfy.ops.manual_cast.LayerNorm):
+        pass
 
 
 class Patcher(comfy.model_patcher.ModelPatcher):
@@ -105,7 +122,7 @@ class Patcher(comfy.model_patcher.ModelPatcher):
 
     def patch_weight_to_device(self, key, device_to=None, inplace_update=False):
         weight = comfy.utils.get_attr(self.model, key)
-        if key not in self.patches or not isinstance(weight, Blocks):
+        if key not in self.patches or not in_blocks(weight):
             super().patch_weight_to_device(key, device_to, inplace_update)
             return
         weight.patches = [(self.patches[key], key)]
@@ -123,9 +140,12 @@ def gguf_model(family, seed=0):
     patcher = model(family, seed, compute=torch.float32, layers=Layers)
     count = 0
     for module in patcher.model.diffusion_model.modules():
-        if isinstance(module, Layer) and module.weight.numel() % BLOCK == 0:
-            module.weight = torch.nn.Parameter(quantised(module.weight), requires_grad=False)
-            count += 1
+        large = isinstance(module, torch.nn.Linear | torch.nn.Conv2d) and module.weight.numel() % BLOCK == 0
+        for name, value in list(module.named_parameters(recurse=False)) if isinstance(module, Layer) else []:
+            quantise = large and name == "weight"
+            made = quantised(value) if quantise else Blocks(value.data, tensor_type="F32", tensor_shape=value.shape)
+            setattr(module, name, torch.nn.Parameter(made, requires_grad=False))
+            count += quantise
     made = Patcher(patcher.model, patcher.load_device, patcher.offload_device)
     return made, count
 

@@ -17,6 +17,7 @@ from comfy.ldm.models.autoencoder import AutoencodingEngine
 from torch import Tensor
 
 from .aliases import alias, is_plain
+from .quantised import holds_values
 from .recasting import recast
 
 
@@ -71,7 +72,7 @@ def _aliased(network: torch.nn.Module) -> Iterator[None]:
         for module in network.modules():
             for store in (module._parameters, module._buffers):
                 for name, tensor in store.items():
-                    if tensor is not None and is_plain(tensor) and (tensor.is_inference() or tensor.requires_grad):
+                    if tensor is not None and holds_values(tensor) and _hinders(tensor):
                         replaced.append((store, name, tensor, _stand_in(tensor)))
                         store[name] = replaced[-1][-1]  # pyright: ignore[reportArgumentType]
         yield
@@ -80,6 +81,11 @@ def _aliased(network: torch.nn.Module) -> Iterator[None]:
             # What ComfyUI moved or patched meanwhile stays as it left it: it keeps account of where weights lie.
             if store.get(name) is stand_in and stand_in.data_ptr() == tensor.data_ptr():
                 store[name] = tensor
+
+
+def _hinders(tensor: Tensor) -> bool:
+    """Autograd may not save an inference tensor, weights need no gradient, a class of its own may get in the way."""
+    return tensor.is_inference() or tensor.requires_grad or not is_plain(tensor)
 
 
 @contextmanager
@@ -93,7 +99,7 @@ def _held(holder: object) -> Iterator[None]:
 
 
 def _stand_in(tensor: Tensor) -> Tensor:
-    plain = alias(tensor) if tensor.is_inference() else tensor.detach()
+    plain = tensor.detach() if is_plain(tensor) and not tensor.is_inference() else alias(tensor)
     return torch.nn.Parameter(plain, requires_grad=False) if isinstance(tensor, torch.nn.Parameter) else plain
 
 

@@ -25,6 +25,11 @@ def in_blocks(network: nn.Module) -> dict[str, tuple[nn.Module, Tensor]]:
     }
 
 
+def holds_values(tensor: Tensor) -> bool:
+    """Whether a parameter is its own values: an ordinary tensor, or one that such a loader left in 16 or 32 bits."""
+    return is_plain(tensor) or (hasattr(tensor, "tensor_shape") and tensor.dtype.is_floating_point)
+
+
 def without_patches(layer: Any, weight: Any) -> Tensor:
     """The weight that the checkpoint holds, in fp32: its layer's own reading without LoRA."""
     kept = weight.patches

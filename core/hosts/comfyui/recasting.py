@@ -9,12 +9,13 @@ Here a layer's backward runs the layer once more, with the weight cast afresh, a
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
 from comfy import ops
 from torch import Tensor, nn
+from torch.utils._python_dispatch import _disable_current_modes
 
 from .aliases import alias, is_plain
 
@@ -57,13 +58,25 @@ def _wrapped(module: nn.Module) -> Callable[..., Any]:
 
     def forward(*args: Any, **kwargs: Any) -> Any:
         given = args[0] if args else None
-        if not isinstance(given, Tensor) or not (torch.is_grad_enabled() and given.requires_grad):
+        if not isinstance(given, Tensor) or not casts(module, given):
             return own(*args, **kwargs)
-        if not casts(module, given):
-            return own(*args, **kwargs)
-        return _Recast.apply(given, module, lambda x: own(x, *args[1:], **kwargs))
+        if torch.is_grad_enabled() and given.requires_grad:
+            return _Recast.apply(given, module, lambda x: own(x, *args[1:], **kwargs))
+        return _without_autograd(module, lambda: own(*args, **kwargs))
 
     return forward
+
+
+def _without_autograd(module: nn.Module, layer: Callable[[], Tensor]) -> Tensor:
+    """What comes out is an ordinary tensor, and no view: a model may write over it, which a function's views forbid."""
+    with ExitStack() as stack:
+        stack.enter_context(torch.no_grad())
+        if hasattr(module, "cast_bias_weight"):
+            # A loader's own tensor class is made for inference mode, and for nobody watching over overwritten tensors.
+            stack.enter_context(_disable_current_modes())
+            stack.enter_context(torch.inference_mode())
+        out = layer()
+    return alias(out)
 
 
 class _Recast(torch.autograd.Function):
@@ -77,20 +90,31 @@ class _Recast(torch.autograd.Function):
         ctx.shape, ctx.dtype, ctx.device = given.shape, given.dtype, given.device
         if not ctx.linear:
             ctx.save_for_backward(given)
-        out = layer(given.detach())
-        return alias(out) if out._is_view() else out  # a model may write over it, which autograd forbids for a view
+        return _without_autograd(module, lambda: layer(given.detach()))
 
     @staticmethod
     def backward(ctx: Any, slope: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         """The slope of one more forward; a linear layer's is the same at every input, so at 0 too."""
+        layer = _with_its_own_cast(ctx.module, slope) or ctx.layer
         kept = () if ctx.linear else ctx.saved_tensors
         at = kept[0].detach() if kept else torch.zeros(ctx.shape, dtype=ctx.dtype, device=ctx.device)
         with torch.enable_grad():
             at.requires_grad_(True)
-            out = ctx.layer(at)
+            out = layer(at)
             if out.requires_grad:
                 return torch.autograd.grad(out, at, slope)[0], None, None
         return _through_full_weight(ctx.module, slope), None, None
+
+
+def _with_its_own_cast(module: nn.Module, slope: Tensor) -> Callable[[Tensor], Tensor] | None:
+    """For a linear layer of a loader (GGUF) that makes its weight by itself: the layer with that weight, no bias."""
+    cast: Any = getattr(module, "cast_bias_weight", None)
+    if cast is None or not isinstance(module, nn.Linear | nn.Conv2d):
+        return None
+    weight = _without_autograd(module, lambda: cast(slope)[0])
+    if isinstance(module, nn.Linear):
+        return lambda x: nn.functional.linear(x, weight)
+    return lambda x: module._conv_forward(x, weight, None)
 
 
 def _through_full_weight(module: nn.Module, slope: Tensor) -> Tensor:
