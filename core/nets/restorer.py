@@ -33,8 +33,8 @@ class RestorerShape:
         attention: Sides at which a level attends to itself, counted for pictures of ``native`` pixels a side.
         native: Side of the training crops.
         dropout: In every block, while training.
-        groups: Of the group norms. 0: each pixel is normed by itself, so that no pixel knows of one beyond the reach of
-            the convolutions, and tiles change nothing (ours, for pictures larger than the crops).
+        groups: Of the group norms. 0: nothing is normed, so that no pixel knows of one beyond the reach of the
+            convolutions, and tiles change nothing (ours, for pictures larger than the crops).
         middle: Whether the lowest level has two more blocks, with attention between them where ``attention`` is not
             empty.
         patch: Side of the squares of pixels that are folded into channels first; published: 1 (none).
@@ -132,7 +132,8 @@ class RestorerNet(nn.Module):
                 width = wide
             if place:
                 self.up.append(_Up(width))
-        self.last = nn.Sequential(_norm(width, shape), nn.SiLU(), nn.Conv2d(width, 3 * shape.patch**2, 3, padding=1))
+        activation = nn.SiLU() if shape.groups else nn.Identity()
+        self.last = nn.Sequential(_norm(width, shape), activation, nn.Conv2d(width, 3 * shape.patch**2, 3, padding=1))
         final = self.last[-1]
         assert isinstance(final, nn.Conv2d)
         nn.init.zeros_(final.weight)
@@ -200,20 +201,9 @@ def build(shape: RestorerShape, seed: int = 0) -> RestorerNet:
         return RestorerNet(shape)
 
 
-class _PixelNorm(nn.Module):
-    """Each pixel over the root mean square of its channels."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(channels, 1, 1))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x * (x.square().mean(1, keepdim=True) + 1e-6).rsqrt() * self.weight
-
-
 def _norm(channels: int, shape: RestorerShape) -> nn.Module:
     # What is joined on the way up may not be divisible by the groups: the largest number that divides both.
-    return nn.GroupNorm(math.gcd(shape.groups, channels), channels) if shape.groups else _PixelNorm(channels)
+    return nn.GroupNorm(math.gcd(shape.groups, channels), channels) if shape.groups else nn.Identity()
 
 
 class _Block(nn.Module):
