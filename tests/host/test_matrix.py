@@ -3,6 +3,8 @@
 `.ci/matrix.py` makes CONTRIBUTING.md's table of this file's results.
 """
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -10,7 +12,7 @@ pytestmark = pytest.mark.host
 
 UNETS = ("sd15", "sd20", "sd20_v", "sdxl")
 TRANSFORMERS = ("sd3", "flux", "flux_schnell", "flux2", "lumina2", "zimage", "qwen_image", "wan21")
-SCORERS = ("zero_shot", "lgdm", "lgdm_single_level", "prompt_alignment", "probe", "genziqa", "dp_iqa")
+SCORERS = ("zero_shot", "lgdm", "lgdm_single_level", "prompt_alignment", "probe", "genziqa", "dp_iqa", "diff_v2_iqa")
 #: Which pairs do not work, and what the user is told.
 REFUSED = {(scorer, family): "a U-Net .SD 1.x" for scorer in ("genziqa", "dp_iqa") for family in TRANSFORMERS}
 SIDE, LEVELS = 64, (90, 30)
@@ -110,6 +112,27 @@ def dp_iqa(parts):
     return scorer.score
 
 
+def diff_v2_iqa(parts):
+    """The loaded model restores; the judge's CNN, which ships, reads."""
+    from latent_critic.core.methods.diff_v2_iqa_eyes import load_eyes
+    from latent_critic.core.methods.diff_v2_iqa_head import untrained
+    from latent_critic.core.methods.diff_v2_iqa_make import scorer_over
+    from latent_critic.core.methods.diff_v2_iqa_settings import DiffSettings
+    from latent_critic.core.restoration.shared import SharedOptions, SharedRestorer
+
+    settings = DiffSettings(side=SIDE)
+    restorer = SharedRestorer(backbone_of(parts), SharedOptions(timesteps=LEVELS, kept=LEVELS[::-1]))
+    eyes = load_eyes(settings)
+    head = untrained(settings, restorer=restorer, eyes=eyes.identity)
+    head.nets.begin_at(0.5)
+    views = torch.stack([settings.cut(picture)[0].pixels for picture in pictures()])
+    maps, vectors = eyes.network(views, views[:, None].expand(-1, 3, -1, -1, -1))
+    own = maps[:, : sum(settings.maps)]
+    head.nets.standardise((own.mean((0, 2, 3)), own.std((0, 2, 3))), (vectors.mean((0, 1)), vectors.std((0, 1))))
+    meta = replace(head.meta, spread=100.0)  # as training does, so that scores are of that size
+    return scorer_over(restorer, replace(head, meta=meta)).score
+
+
 def conditions_of(parts, *texts):
     _, clip, _ = parts
     return [clip.encode_from_tokens_scheduled(clip.tokenize(text)) for text in texts]
@@ -163,6 +186,7 @@ BUILD = {
     "probe": probe,
     "genziqa": genziqa,
     "dp_iqa": dp_iqa,
+    "diff_v2_iqa": diff_v2_iqa,
 }
 
 
