@@ -62,7 +62,6 @@ def test_the_file_is_small_and_tells_how_it_was_made():
 
 def test_a_card_that_drifted_is_found(tmp_path):
     shutil.copytree(ROOT / ".ci", tmp_path / ".ci", ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copytree(ROOT / "core" / "assets" / "judge", tmp_path / "core" / "assets" / "judge")
     shutil.copytree(ROOT / FOLDER, tmp_path / FOLDER)
     assert check(tmp_path / ".ci" / "cards.py").returncode == 0
     path = tmp_path / FOLDER / "check.json"
