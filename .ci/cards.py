@@ -17,6 +17,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import diff_v2_card
 import dp_iqa_card
 import genziqa_card
 import judge_card
@@ -111,7 +112,7 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="change nothing")
     arguments = parser.parse_args()
     old = 0
-    heads = ((found.FOLDER, found.card) for found in (genziqa_card, dp_iqa_card, restorer_card))
+    heads = ((found.FOLDER, found.card) for found in (genziqa_card, dp_iqa_card, diff_v2_card, restorer_card))
     for folder, renewed in ((FOLDER, card), *heads):
         path = folder / "README.md"
         if not path.exists():

@@ -195,17 +195,20 @@ class _Run:
     def one_step(self) -> float:
         """Draw, forward, backward, clip, step."""
         request, state = self.request, self.state
-        mine = draw(self.part, request, state.step)[self.world.rank :: self.world.size]
+        drawn = draw(self.part, request, state.step)
+        mine = drawn[self.world.rank :: self.world.size]
         # Dropped places are drawn by the step, so that a resumed run draws the same.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(request.seed * 1_000_003 + state.step)
             self.modules.train()
             with autocast(request.precision, self.device):
-                scores = self._scores(mine)
+                mine_scored = self._scores(mine)
             self.modules.eval()
-        mos = torch.tensor([one.image.mos for one in mine], device=self.device)
-        loss = batch_loss(100.0 * scores.float(), mos, self.part.deviation, request.losses)
-        self.scaler.scale(loss).backward()
+        scores = self.world.whole(100.0 * mine_scored.float(), len(drawn))
+        mos = torch.tensor([one.image.mos for one in drawn], device=self.device)
+        loss = batch_loss(scores, mos, self.part.deviation, request.losses)
+        # Gradients are averaged over processes, each of which holds those of its own rows: they must be summed.
+        self.scaler.scale(loss * self.world.size).backward()
         descend(state, self.world, self.scaler, request)
         state.step += 1
         state.update_average(request.average)
