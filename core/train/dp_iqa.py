@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from ..backbone.fingerprint import Fingerprint
 from ..benchmark.agreement import agreement
 from ..errors import BadInput
 from ..methods.dp_iqa_file import load_dp_iqa, rounded, save_dp_iqa
@@ -29,6 +30,7 @@ from .dp_iqa_data import Drawn, draw, split
 from .dp_iqa_forward import Forward
 from .dp_iqa_maps import MapCache
 from .dp_iqa_request import DpRequest
+from .features import content_of
 from .genziqa_data import split_digest
 from .genziqa_losses import batch_loss
 from .genziqa_world import Alone, World
@@ -150,8 +152,7 @@ class _Run:
             self.forward.cache.extract(paths, self._tell("features"))
         if self.file.exists():
             states.restore(self.state, self.file)
-            if any(self.state.notes.get(name) != told for name, told in self._told().items()):
-                raise BadInput("a run of the same request", f"another one in {self.request.run}", "Name another run.")
+            self._same_run()
             if self.world.main:
                 forget_after(self.log, _STAGE, self.state.step)
             return
@@ -163,11 +164,26 @@ class _Run:
             assert isinstance(best, DpNets)
             best.QFD.standardise(means, deviations)
             self._centre_output()
-        self.state.notes = {**self._told(), "best": {}}
+        self.state.notes = {**self._told(), "model": self.backbone.fingerprint.to_text(), "best": {}}
 
-    def _told(self) -> dict[str, str]:
-        """What a saved state must have in common with this run."""
-        return {"request": self.request.digest(), "split": split_digest([self.part])}
+    def _told(self) -> dict[str, Any]:
+        """What a saved state must have in common with this run, word for word."""
+        start = self.request.start
+        return {
+            "request": self.request.digest(),
+            "split": split_digest([self.part]),
+            "model's parts": dict(self.backbone.identity),
+            "start": None if start is None else content_of(start),
+        }
+
+    def _same_run(self) -> None:
+        """Refuse a saved state of another request, split, model or start."""
+        notes = self.state.notes
+        other = next((name for name, told in self._told().items() if notes.get(name) != told), None)
+        if other is None and not Fingerprint.from_text(notes["model"]).matches(self.backbone.fingerprint):
+            other = "model"
+        if other is not None:
+            raise BadInput(f"a run of the same {other}", f"another one in {self.request.run}", "Name another run.")
 
     def _centre_output(self) -> None:
         """Begin at the mean rating."""

@@ -125,6 +125,31 @@ def test_another_request_does_not_go_on(dp, backbone, request_for):
         dp.dp_iqa.train_dp_iqa(request_for(rate=1e-4), backbone)
 
 
+def test_another_model_does_not_go_on(dp, backbone, request_for):
+    from latent_critic.core.hosts.diffusers.backbone import DiffusersBackbone
+    from latent_critic.core.hosts.diffusers.loading import load_pipeline
+
+    request = request_for(adapters=BOTH)
+    dp.dp_iqa.train_dp_iqa(replace(request, minutes=0.0), backbone)
+    other = load_pipeline(str(backbone.folder))
+    with torch.no_grad():
+        for parameter in other.unet.parameters():
+            parameter.add_(torch.randn_like(parameter))
+    with pytest.raises(BadInput, match="same model"):
+        dp.dp_iqa.train_dp_iqa(request, DiffusersBackbone(other))
+    assert dp.dp_iqa.train_dp_iqa(request, backbone).head is not None
+
+
+def test_a_start_that_was_written_again_does_not_go_on(dp, backbone, request_for):
+    first = request_for("first")
+    dp.dp_iqa.train_dp_iqa(first, backbone)
+    second = request_for("second", start=first.out)
+    dp.dp_iqa.train_dp_iqa(replace(second, minutes=0.0), backbone)
+    dp.dp_iqa.train_dp_iqa(replace(first, run=first.run.with_name("again"), seed=1), backbone)
+    with pytest.raises(BadInput, match="same start"):
+        dp.dp_iqa.train_dp_iqa(second, backbone)
+
+
 def gradients(dp, backbone, request, head, pictures=3, **changes):
     module = dp.dp_iqa_forward.Forward
     sequence = dp.dp_iqa_text_of.text_sequence(backbone, "end")
