@@ -31,14 +31,13 @@ _PICKLES = (".pth", ".pt", ".bin")
 
 
 def choices() -> list[str]:
-    """Heads of one's own, the authors' layout in safetensors, pickles that may be their files; last what ships."""
+    """Heads of one's own, what ships, then what may be the authors' files: academic use is never the default."""
     heads_folder()
-    found = [
-        name
-        for name in folder_paths.get_filename_list("quality_heads")
-        if name.endswith(_PICKLES) or (name.endswith(".safetensors") and _may_be(file_of(name)))
-    ]
-    return [*found, OURS]
+    names = folder_paths.get_filename_list("quality_heads")
+    tensors = [name for name in names if name.endswith(".safetensors")]
+    own = [name for name in tensors if is_dp_iqa(file_of(name))]
+    theirs = [name for name in tensors if name not in own and _may_be_theirs(file_of(name))]
+    return [*own, OURS, *theirs, *(name for name in names if name.endswith(_PICKLES))]
 
 
 def file_of(name: str) -> Path:
@@ -53,9 +52,7 @@ def file_of(name: str) -> Path:
     return Path(folder_paths.get_full_path_or_raise("quality_heads", name))
 
 
-def _may_be(path: Path) -> bool:
-    if is_dp_iqa(path):
-        return True
+def _may_be_theirs(path: Path) -> bool:
     try:
         with safe_open(path, framework="pt") as handle:
             return any(key.startswith(("QFD.", "base_model.features.")) for key in handle.keys())  # noqa: SIM118

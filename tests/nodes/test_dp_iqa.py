@@ -148,6 +148,19 @@ def test_a_file_of_ones_own_comes_first(pack, heads):
     assert (choices.options, choices.default) == ([mine, pack("nodes._dp_iqa").OURS], mine)
 
 
+def test_the_authors_files_are_never_the_default(pack, heads, folder):
+    """Nor an unrelated pickle, wherever its name sorts."""
+    from safetensors.torch import save_file
+
+    torch.save({"a": torch.zeros(1)}, folder / "a.pt")
+    save_file({"base_model.features.0": torch.zeros(1)}, folder / "a student.safetensors")
+    schema, ours = pack("nodes.dp_iqa").DpIqaScorer.define_schema, pack("nodes._dp_iqa").OURS
+    choices = schema().inputs[0]
+    assert (choices.options, choices.default) == ([ours, "a student.safetensors", "a.pt"], ours)
+    mine = heads()
+    assert schema().inputs[0].options == [mine, ours, "a student.safetensors", "a.pt"]
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [
