@@ -1,7 +1,9 @@
 """Scores as CSV, JSON, JSON lines and PNG text. Used by the nodes and the command line; no torch.
 
 The seven columns are a contract: path, index, score, reason, scorer, scale, direction. JSON and PNG text also hold
-``warnings``, a list of texts, where a score has any; CSV has no column for them.
+``warnings``, a list of texts, where a score has any; CSV has no column for them. Where what made a score may not be
+used for everything (weights for academic use only), ``use`` says so: in CSV it is an eighth column of the files that
+hold such a score.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from .errors import BadInput
 from .records import Score, ScoreBatch, ScoreSpec
 
 COLUMNS = ("path", "index", "score", "reason", "scorer", "scale", "direction")
+_USE = "use"
 
 #: The keyword under which a PNG file carries its score.
 PNG_KEY = "latent_critic"
@@ -27,10 +30,12 @@ def row(score: Score, spec: ScoreSpec) -> Row:
     """One score as plain types, with :data:`COLUMNS`.
 
     ``path`` is the score's attribute ``path`` (or ``name``), ``scale`` is [lowest, highest] or None, and exactly one
-    of ``score`` and ``reason`` is None. ``warnings`` is there only when there are any.
+    of ``score`` and ``reason`` is None. ``warnings`` is there only when there are any, ``use`` only when the scorer's
+    settings, or those of a part of a blend, limit it.
     """
     path = score.attributes.get("path", score.attributes.get("name"))
     warnings = [str(warning) for warning in score.attributes.get("warnings", ())]
+    use = _use(spec.settings)
     return {
         "path": None if path is None else printable(str(path)),
         "index": score.index,
@@ -40,7 +45,17 @@ def row(score: Score, spec: ScoreSpec) -> Row:
         "scale": None if spec.scale is None else list(spec.scale),
         "direction": spec.direction,
         **({"warnings": warnings} if warnings else {}),
+        **({"use": use} if use else {}),
     }
+
+
+def _use(settings: Mapping[str, Any]) -> str | None:
+    """What a scorer's settings, or those of its parts, say of what it may be used for."""
+    own = settings.get("use")
+    if own:
+        return str(own)
+    parts = (_use(part["spec"]["settings"]) for part in settings.get("parts", ()))
+    return next((told for told in parts if told), None)
 
 
 def printable(path: str) -> str:
@@ -65,11 +80,13 @@ def to_jsonl(scores: ScoreBatch | Iterable[Mapping[str, Any]]) -> str:
 
 def to_csv(scores: ScoreBatch | Iterable[Mapping[str, Any]]) -> str:
     """A heading and one record a row (RFC 4180 quoting, lines end with a line feed); ``scale`` reads ``low..high``."""
-    lines = [csv_line(COLUMNS)]
-    for found in _as_rows(scores):
+    listed = _as_rows(scores)
+    columns = (*COLUMNS, _USE) if any(found.get(_USE) for found in listed) else COLUMNS
+    lines = [csv_line(columns)]
+    for found in listed:
         scale = found["scale"]
         cells = {**found, "scale": None if scale is None else f"{scale[0]!r}..{scale[1]!r}"}
-        lines.append(csv_line([cells[name] for name in COLUMNS]))
+        lines.append(csv_line([cells.get(name) for name in columns]))
     return "".join(lines)
 
 
@@ -89,9 +106,9 @@ def from_csv(text: str) -> list[Row]:
     """
     reader = csv.reader(io.StringIO(text, newline=""))
     heading = next(reader, [])
-    if tuple(heading) != COLUMNS:
+    if tuple(heading) not in (COLUMNS, (*COLUMNS, _USE)):
         raise BadInput(f"a CSV with the heading {','.join(COLUMNS)}", ",".join(heading), "Use a file of latent-critic.")
-    return [_parsed(dict(zip(COLUMNS, cells, strict=True))) for cells in reader]
+    return [_parsed(dict(zip(heading, cells, strict=True))) for cells in reader]
 
 
 def png_text(batch: ScoreBatch, place: int) -> dict[str, str]:
@@ -119,4 +136,5 @@ def _parsed(cells: dict[str, str]) -> Row:
         "scorer": cells["scorer"],
         "scale": [float(end) for end in scale.split("..")] if scale else None,
         "direction": cells["direction"],
+        **({_USE: cells[_USE]} if cells.get(_USE) else {}),
     }

@@ -92,3 +92,19 @@ def test_warnings_travel_in_json_and_png_text_and_leave_the_csv_columns_alone():
     assert "silent" in to_jsonl(found).splitlines()[0]
     assert json.loads(png_text(found, 0)[PNG_KEY])["warnings"] == ["a tap was silent"]
     assert to_csv(found) == to_csv(ScoreBatch(found.spec, (replace(warned, attributes={"path": "a.png"}), found[1])))
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_limit_on_use_travels_in_every_form(nested):
+    """Also that of a part of a blend; other files keep their seven columns."""
+    spec = ScoreSpec("dp_iqa", settings={"use": "academic use: not ours"})
+    if nested:
+        spec = ScoreSpec("blend", settings={"parts": [{"weight": 1.0, "spec": spec.to_dict()}]})
+    found = ScoreBatch(spec, (Score(1.0, 0, attributes={"path": "a.png"}),))
+    text = to_csv(found)
+    assert text.splitlines()[0].endswith("direction,use")
+    assert text.splitlines()[1].endswith(",academic use: not ours")
+    assert from_csv(text) == rows(found) == json.loads(to_json(found))
+    assert json.loads(png_text(found, 0)[PNG_KEY])["use"] == "academic use: not ours"
+    both = [*rows(found), *rows(ScoreBatch(ScoreSpec("judge"), found.scores))]
+    assert from_csv(to_csv(both)) == both
