@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +15,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from ..errors import UnwritableFile
 from ..files import whole_file
 from .dp_iqa_words import sentences
 
@@ -61,10 +64,34 @@ def text_sequence(
         return kept
     made = _embed(backbone, text, watch)
     if path is not None:
-        tensors = {"tokens": made.tokens} | ({} if made.pooled is None else {"pooled": made.pooled})
+        _keep(path, made)
+    return made
+
+
+def user_folder() -> Path | None:
+    """Where sequences are kept for all of a user's scorers: in $LATENT_CRITIC_CACHE, or in the user's cache.
+
+    ``None`` for somebody without a home folder.
+    """
+    named = os.environ.get("LATENT_CRITIC_CACHE")
+    if sys.platform == "win32":
+        base = os.environ.get("LOCALAPPDATA") or "~/AppData/Local"
+    else:
+        base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    try:
+        return Path(named or f"{base}/latent-critic").expanduser() / "texts"
+    except RuntimeError:
+        return None
+
+
+def _keep(path: Path, made: TextSequence) -> None:
+    """A folder that takes no files costs the next scorer time, and this one nothing."""
+    tensors = {"tokens": made.tokens} | ({} if made.pooled is None else {"pooled": made.pooled})
+    try:
         with whole_file(path) as temporary:
             save_file({name: value.contiguous() for name, value in tensors.items()}, temporary)
-    return made
+    except UnwritableFile as error:
+        _log.warning("The sentences of DP-IQA are not kept: %s", error)
 
 
 def _embed(backbone: ResidualBackbone, text: Text, watch: Watch | None) -> TextSequence:

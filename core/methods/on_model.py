@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import BadInput
+from ..errors import BadInput, UnreadableFile
 
 if TYPE_CHECKING:
     from torch import nn
@@ -22,8 +22,9 @@ def read_head(path: str | Path) -> Any:
     """A head's file, whatever wrote it; its ``meta.method`` says whose it is.
 
     Raises:
-        UnreadableFile: missing, damaged, or no head.
+        UnreadableFile: missing, damaged, or no head; a pickle is not opened.
     """
+    _no_pickle(Path(path))
     from ..heads.head_file import load_head
     from .diff_v2_iqa_file import is_diff_v2, load_diff_v2
     from .dp_iqa_file import is_dp_iqa, load_dp_iqa
@@ -34,6 +35,19 @@ def read_head(path: str | Path) -> Any:
     if is_genziqa(path):
         return load_genziqa(path)
     return load_dp_iqa(path) if is_dp_iqa(path) else load_head(path)
+
+
+def _no_pickle(path: Path) -> None:
+    """Name what a pickle is, and where those that run do."""
+    try:
+        with path.open("rb") as file:
+            begin = file.read(4)
+    except OSError:
+        return
+    # A zip as torch.save writes it, or a pickle of protocol 2 to 5; safetensors begin with a length of 8 bytes.
+    if begin.startswith(b"PK\x03\x04") or (begin[:1] == b"\x80" and begin[1:2] in b"\x02\x03\x04\x05" and begin[2:]):
+        remedy = "The DP-IQA authors' files, for academic use only, run in ComfyUI's node DP-IQA Scorer alone."
+        raise UnreadableFile(f"a head of ours (.safetensors) at {path}", "a PyTorch pickle", remedy)
 
 
 def shipped_head(name: str) -> Path | None:
@@ -101,9 +115,10 @@ def _genziqa(backbone: Any, head: Any, seed: int | None, place: Place | None) ->
 
 def _dp_iqa(backbone: Any, head: Any, seed: int | None, place: Place | None) -> Scorer:
     """It draws nothing: every seed gives the same scores."""
-    from .dp_iqa import DpIqa
+    from .dp_iqa import DpIqa, DpOptions
+    from .dp_iqa_text import user_folder
 
-    return DpIqa(backbone, head, place=place)
+    return DpIqa(backbone, head, DpOptions(text_folder=user_folder()), place)
 
 
 _MAKERS: dict[str, Callable[[Any, Any, int | None, Place | None], Scorer]] = {

@@ -52,3 +52,16 @@ def test_unknown_name_names_the_known_ones():
 def test_listing_loads_no_torch():
     code = "import sys, latent_critic.core.methods.blend; raise SystemExit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd="/", check=False).returncode == 0
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_pickle_given_as_a_head_is_told_where_it_runs(tmp_path, zipped):
+    """It is not opened."""
+    import torch
+    from latent_critic.core.errors import UnreadableFile
+    from latent_critic.core.methods.on_model import read_head
+
+    path = tmp_path / "teacher.pth"
+    torch.save({"QFD.fc1.weight": torch.zeros(1)}, path, _use_new_zipfile_serialization=zipped)
+    with pytest.raises(UnreadableFile, match=r"a PyTorch pickle\. .*DP-IQA Scorer"):
+        read_head(path)

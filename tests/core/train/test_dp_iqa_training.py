@@ -150,6 +150,25 @@ def test_a_start_that_was_written_again_does_not_go_on(dp, backbone, request_for
         dp.dp_iqa.train_dp_iqa(second, backbone)
 
 
+def test_scorers_made_by_name_embed_the_text_once(dp, backbone, moved, monkeypatch, tmp_path):
+    """Also where nothing can be kept a score comes."""
+    from latent_critic.core.hosts.diffusers.backbone import DiffusersBackbone
+    from latent_critic.core.hosts.diffusers.loading import load_pipeline
+    from latent_critic.core.methods.on_model import scorer_on
+
+    _, head = moved
+    calls, inner = [], DiffusersBackbone.embed
+    monkeypatch.setattr(DiffusersBackbone, "embed", lambda self, told: calls.extend(told) or inner(self, told))
+    (tmp_path / "a file").touch()
+    scores = []
+    for folder, expected in (("kept", 3), ("kept", 3), ("a file", 6)):
+        monkeypatch.setenv("LATENT_CRITIC_CACHE", str(tmp_path / folder))
+        scorer = scorer_on("dp_iqa", DiffusersBackbone(load_pipeline(str(backbone.folder))), head)
+        scores.append(scorer.score([torch.full((3, 64, 64), 0.3)])[0].value)
+        assert len(calls) == expected
+    assert scores == pytest.approx([scores[0]] * 3, abs=1e-4)
+
+
 def gradients(dp, backbone, request, head, pictures=3, **changes):
     module = dp.dp_iqa_forward.Forward
     sequence = dp.dp_iqa_text_of.text_sequence(backbone, "end")
