@@ -7,6 +7,9 @@ file is accounted for: loaded, known as unused by the authors' own forward, or n
 from __future__ import annotations
 
 import pickle
+import struct
+import warnings
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -32,6 +35,11 @@ Kind = Literal["teacher", "student"]
 #: SD 1.5: four down levels, text of width 768, 512-pixel squares.
 PUBLISHED_SHAPE = DpShape(DecoderShape((1280, 1280, 640, 320)), 768, 768, (320, 640, 1280, 1280))
 PUBLISHED_STUDENT = StudentShape()
+#: What a damaged file makes PyTorch or safetensors raise.
+_DAMAGED = (
+    OSError, SafetensorError, RuntimeError, ValueError, AttributeError, EOFError, pickle.UnpicklingError, LookupError,
+    TypeError, AssertionError, OverflowError, MemoryError, struct.error, zipfile.BadZipFile,
+)  # fmt: skip
 _REMEDY = "Download the authors' file again."
 #: In the files, not in the authors' forward.
 _UNUSED = ("QFD.bnc1.", "QFD.classifier_dist.", "base_model.classifier.")
@@ -68,13 +76,30 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        told = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except (OSError, SafetensorError, RuntimeError, ValueError, AttributeError, EOFError, pickle.UnpicklingError) as e:
+        told = _unpickled(path)
+    except _DAMAGED as e:
         got = "no such file" if not path.exists() else f"{type(e).__name__}: {str(e)[:200]}"
+        if _is_page(path):
+            got = "not a checkpoint: a web page, as a link to a download page gives"
         raise UnreadableFile(expected, got, "Only files of plain tensors are opened: a pickle can run code.") from e
     if not isinstance(told, Mapping) or not told or not all(isinstance(value, Tensor) for value in told.values()):
         raise UnreadableFile(expected, _described(told), "Name the authors' teacher or student file.")
     return {str(key): value for key, value in told.items()}
+
+
+def _unpickled(path: Path) -> object:
+    # Files of PyTorch before 1.6 are no zip and cannot be mapped.
+    with warnings.catch_warnings():  # of a damaged file's protocol number
+        warnings.simplefilter("ignore", UserWarning)
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+
+
+def _is_page(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return file.read(512).lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith((b"<!doctype", b"<html", b"<?xml"))
+    except OSError:
+        return False
 
 
 def _described(told: object) -> str:

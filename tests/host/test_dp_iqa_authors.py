@@ -268,6 +268,44 @@ def test_damaged_files(dp, tmp_path, content):
         dp.authors.kind_of({"a.weight": torch.zeros(1)})
 
 
+def test_a_web_page_is_no_checkpoint(dp, tmp_path):
+    path = tmp_path / "some.pth"
+    path.write_text("\n<!DOCTYPE html><html><body>Sign in</body></html>")
+    with pytest.raises(dp.errors.UnreadableFile, match="not a checkpoint: a web page"):
+        dp.authors.read_state(path)
+
+
+def test_files_of_old_pytorch_are_read(dp, tmp_path):
+    state = {"QFD.fc1.weight": torch.arange(6.0).view(2, 3), "gamma": torch.ones(1).half()}
+    torch.save(state, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
+    found = dp.authors.read_state(tmp_path / "old.pth")
+    assert all(torch.equal(found[name], value) for name, value in state.items())
+    torch.save({"x": Planted()}, tmp_path / "code.pth", _use_new_zipfile_serialization=False)
+    with pytest.raises(dp.errors.UnreadableFile, match="state dict"):
+        dp.authors.read_state(tmp_path / "code.pth")
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_every_damage_is_the_one_error(dp, tmp_path, zipped):
+    """Bytes are changed at many places: what is read is a state dict still, or refused as a file."""
+    whole, path, refused = tmp_path / "whole.pth", tmp_path / "some.pth", 0
+    state = {f"QFD.fc{i}.weight": torch.zeros(2, i + 1) for i in range(3)}
+    torch.save(state, whole, _use_new_zipfile_serialization=zipped)
+    content = whole.read_bytes()
+    draw = torch.Generator().manual_seed(0)
+    for _ in range(200):
+        places = torch.randint(len(content), (3,), generator=draw).tolist()
+        damaged = bytearray(content)
+        for place in places:
+            damaged[place] ^= 0x5A
+        path.write_bytes(bytes(damaged))
+        try:
+            assert dp.authors.read_state(path)
+        except dp.errors.UnreadableFile:
+            refused += 1
+    assert refused > 10
+
+
 # The student -----------------------------------------------------------------------------------------------------
 
 
