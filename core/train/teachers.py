@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from ..errors import BadInput
 from ..files import sweep, whole_file
 from ..images import load_image
-from ..methods.on_model import ON_MODEL, WITHOUT_HEAD, read_head, scorer_on
+from ..methods.on_model import ON_MODEL, WITHOUT_HEAD, read_head, scorer_on, shipped_head
 from .features import content_of
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 _SHARD = 20
 #: Side that a teacher's map is averaged down to.
 MAP_SIDE = 4
+_RESTORES = "diff_v2_iqa"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +54,7 @@ class Teacher:
     name: str = field(default="")
 
     def __post_init__(self) -> None:
-        if getattr(self.scorer, "academic", False):
+        if getattr(self.scorer, "academic", False) or _academic(self.scorer.spec.settings):
             raise BadInput(
                 "a teacher whose weights may teach", "weights for academic use only", "Use a head of your own training."
             )
@@ -99,6 +100,14 @@ class Teacher:
             save_file({"scores": torch.tensor([value for value, _ in seen]), "maps": maps}, temporary)
 
 
+def _academic(settings: Mapping[str, Any]) -> bool:
+    """Whether a score's settings say ``use``, as academic weights alone do: its own, or those of a part of it."""
+    if "use" in settings:
+        return True
+    parts = [part["spec"]["settings"] for part in settings.get("parts", ())]
+    return any(_academic(part) for part in parts)
+
+
 def on_the_scale(scores: Tensor, rated: Sequence[int], mos: Tensor) -> Tensor:
     """A teacher's scores brought to the ratings' scale by least squares on rated pictures.
 
@@ -119,26 +128,45 @@ def on_the_scale(scores: Tensor, rated: Sequence[int], mos: Tensor) -> Tensor:
 def build(text: str, model: str, device: str = "cpu") -> Teacher:
     """``NAME`` or ``NAME=FILE`` → a teacher; those on a diffusion model are run by diffusers.
 
+    Without a file it is the head that ships, which is for the embedded model.
+
     Raises:
         BadInput: an unknown scorer, or one that needs a file; the authors' files of DP-IQA, which are academic use.
         UnreadableFile: a file is missing or damaged.
         MismatchedBackbone: a head of another model.
     """
     name, _, file = text.partition("=")
-    names = ("judge", *ON_MODEL)
+    names = ("judge", *ON_MODEL, _RESTORES)
     if name not in names:
         raise BadInput(f"a teacher out of {', '.join(names)}", repr(name), "Write NAME or NAME=FILE.")
     if name == "judge":
         from ..methods.judge import SHIPPED, Judge
 
         return Teacher(Judge.load(device, file or SHIPPED), name)
-    if bool(file) == (name in WITHOUT_HEAD):
+    if name == _RESTORES:
+        return Teacher(_restoring(file, text, model, device), name)
+    path = file or (shipped_head(name) if model == "embedded" else None)
+    if bool(path) == (name in WITHOUT_HEAD):
         expected = f"{name} alone" if file else f"{name}=FILE, its head"
         raise BadInput(expected, text, "Leave the file out." if file else "Name the head's file.")
-    if name == "dp_iqa":
+    if name == "dp_iqa" and file:
         _check_own(file)
-    head = read_head(file) if file else None
+    head = read_head(path) if path else None
     return Teacher(scorer_on(name, _backbone(model, device), head), name)
+
+
+def _restoring(file: str, text: str, model: str, device: str) -> Scorer:
+    """DiffV2IQA: it looks through a restorer, and at the model only where its head was trained with one."""
+    from ..methods.diff_v2_iqa_make import SHIPPED, asks_for_model, make_diff_v2
+
+    path = Path(file) if file else SHIPPED
+    if not file and not path.is_file():
+        raise BadInput(f"{_RESTORES}=FILE, its head", text, "Name the head's file.")
+    head = read_head(path)
+    if head.meta.method != _RESTORES:
+        raise BadInput(f"a head for {_RESTORES}", f"one for {head.meta.method}", "Name the scorer that it is for.")
+    backbone = _backbone(model, device) if asks_for_model(head) else None
+    return make_diff_v2(head, backbone=backbone, device=device)
 
 
 def _backbone(model: str, device: str) -> Any:

@@ -10,7 +10,9 @@ import torch
 from latent_critic.core.cli.main import main
 from latent_critic.core.data.loaders import rated_csv
 from latent_critic.core.errors import BadInput
+from latent_critic.core.methods.blend import Blend
 from latent_critic.core.methods.judge import Judge
+from latent_critic.core.methods.on_model import shipped_head
 from latent_critic.core.nets.judge_file import read
 from latent_critic.core.records import Score, ScoreBatch, ScoreSpec
 from latent_critic.core.train import judge_distil, teachers
@@ -208,6 +210,12 @@ def test_a_scale_needs_a_teacher_that_agrees():
 def test_academic_weights_may_not_teach(tmp_path):
     with pytest.raises(BadInput, match="academic use only"):
         Teacher(Sharpness(academic=True))
+    said = Sharpness()
+    said.spec = replace(said.spec, settings={"use": "academic use"})
+    for hidden in (said, Blend([Sharpness(), said]), Blend([Blend([said]), Sharpness()])):
+        with pytest.raises(BadInput, match="academic use only"):
+            Teacher(hidden)
+    assert Teacher(Blend([Sharpness(), Sharpness()])).scorer.spec.settings["parts"]
     path = tmp_path / "teacher.pth"
     torch.save({"QFD.fc1.weight": torch.zeros(1)}, path)
     with pytest.raises(BadInput, match="the authors' teacher, for academic use only"):
@@ -218,11 +226,37 @@ def test_academic_weights_may_not_teach(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "words"), [("musiq", "out of judge"), ("lgdm", "lgdm=FILE"), ("dp_iqa", "dp_iqa=FILE")]
-)
-def test_unknown_teachers(text, words):
+    ("text", "model", "words"),
+    [
+        ("musiq", "embedded", "out of judge"), ("lgdm", "embedded", "lgdm=FILE"), ("dp_iqa", "a folder", "dp_iqa=FILE"),
+        ("zero_shot=a.safetensors", "embedded", "zero_shot alone"),
+    ],
+)  # fmt: skip
+def test_unknown_teachers(text, model, words):
     with pytest.raises(BadInput, match=words):
-        teachers.build(text, "embedded")
+        teachers.build(text, model)
+
+
+@pytest.mark.parametrize("name", ["dp_iqa", "genziqa"])
+def test_a_head_that_ships_teaches_by_its_name(diffusers, name):
+    """The file is the one behind the name; on the embedded model, for which it was made."""
+    found = teachers.build(name, "embedded").scorer.spec
+    assert found.name == name
+    assert found.digest == teachers.build(f"{name}={shipped_head(name)}", "embedded").scorer.spec.digest
+
+
+def test_diff_v2_iqa_teaches(tmp_path, monkeypatch):
+    """By its own maker: no diffusion model is read for a head with a restorer of its own."""
+    from latent_critic.core.methods import diff_v2_iqa_make
+
+    head = SimpleNamespace(meta=SimpleNamespace(method="diff_v2_iqa", identity={"restorer.name": "sr3"}))
+    monkeypatch.setattr(teachers, "read_head", lambda path: head)
+    monkeypatch.setattr(teachers, "_backbone", lambda *_: pytest.fail("no model is needed"))
+    monkeypatch.setattr(diff_v2_iqa_make, "make_diff_v2", lambda given, **_: Sharpness() if given is head else None)
+    assert teachers.build("diff_v2_iqa=a.safetensors", "embedded").name == "diff_v2_iqa"
+    head.meta.method = "dp_iqa"
+    with pytest.raises(BadInput, match="one for dp_iqa"):
+        teachers.build("diff_v2_iqa=a.safetensors", "embedded")
 
 
 @pytest.mark.parametrize("wrong", [{"teachers": ()}, {"score_weight": 1.5}, {"map_weight": -1.0}, {"ladders": 99}])
