@@ -79,7 +79,8 @@ class PromptAlignmentNode(io.ComfyNode):
                 io.Image.Output(
                     "maps",
                     "maps",
-                    "A map over the picture for each image and word in order: bright where it answers to the word.",
+                    "A map over the picture for each image and word in order: bright where it answers to the word. "
+                    "The longer side is at most 512 px.",
                     is_output_list=True,
                 ),
                 io.String.Output(
@@ -127,7 +128,7 @@ def _maps(pictures: Sequence[Any], found: Sequence[Aligned | Score]) -> tuple[li
     labels: list[Any] = []
     for place, (picture, aligned) in enumerate(zip(pictures, found, strict=True)):
         if isinstance(aligned, Aligned):
-            maps += [shown[None].movedim(1, -1) for shown in word_pictures(picture[:3], aligned.maps)]
+            maps += [shown.movedim(0, -1)[None] for shown in word_pictures(picture[:3], aligned.maps)]
             labels += [f"{place} {word} {value:.3f}" for word, value in zip(aligned.words, aligned.values, strict=True)]
     if maps:
         return maps, labels

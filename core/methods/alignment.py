@@ -22,7 +22,7 @@ from ..errors import BadInput
 from ..images import as_list, reason_unscorable
 from ..records import Score, ScoreBatch, ScoreSpec
 from ..taps.recorder import Recorder
-from ..taps.reducers import token_maps
+from ..taps.reducers import maps_of_tokens
 from .alignment_spread import Spread, spread_on
 from .alignment_words import Aligned, aligned, spans, word_names
 from .genziqa_settings import check_timesteps
@@ -30,11 +30,15 @@ from .native_size import native_policy, native_shape, to_native
 from .prompt_reader import attention_taps
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from torch import Tensor
 
     from ..backbone.contracts import Backbone, Conditioning
     from .contract import Images, Watch
 
+#: Images whose pixels, latents and sums are held at a time.
+AT_ONCE = 16
 _BLIND_TO = "how many of a thing there are, where it is, words that the text encoder does not know, quality"
 _NO_WORDS = "its prompt holds no words"
 
@@ -74,6 +78,23 @@ class _Job:
 
     place: int
     text: int
+
+
+@dataclass(slots=True)
+class _Sum:
+    """Running sum of a job's maps [words, h, w] over layers and levels, float32 on the CPU."""
+
+    total: Tensor | None = None
+    count: int = 0
+
+    def add(self, maps: Tensor) -> None:
+        self.total = maps if self.total is None else self.total.add_(maps)
+        self.count += 1
+
+    def mean(self, whole: int) -> Tensor | None:
+        """``None`` unless there were as many as there should be."""
+        # A layer that was silent once, with the image or with nothing, would make a ratio of unlike things.
+        return None if self.total is None or self.count != whole else self.total / whole
 
 
 class PromptAlignment:
@@ -147,7 +168,7 @@ class PromptAlignment:
                 result[place] = Score(None, place, reason=size)
             else:
                 groups.setdefault(size, []).append(_Job(place, known[text]))
-        total = sum(len(self._chunks(size, jobs)) for size, jobs in groups.items())
+        total = sum(len(self._chunks(size, one)) for size, jobs in groups.items() for one in _blocks(jobs))
         counter = _counted(watch, total)
         with torch.no_grad():
             for size, jobs in groups.items():
@@ -175,13 +196,9 @@ class PromptAlignment:
         except BadInput as error:
             return str(error)
 
-    def _jobs(self, jobs: Sequence[_Job]) -> list[_Job]:
-        """The images, and nothing once for each of their texts."""
-        return [*(_Job(-1, text) for text in dict.fromkeys(job.text for job in jobs)), *jobs]
-
     def _chunks(self, size: tuple[int, int], jobs: Sequence[_Job]) -> list[range]:
         """The rows of each forward, of [job, level]."""
-        family, rows = self._backbone.family, len(self._jobs(jobs)) * len(self._sigmas)
+        family, rows = self._backbone.family, len(jobs) * len(self._sigmas)
         shape = (family.latent_channels, *(side // family.latent_stride for side in size))
         most = min(self._options.most_rows, self._backbone.rows_that_fit(shape))
         count = -(-rows // most)
@@ -190,27 +207,37 @@ class PromptAlignment:
     def _group(
         self, size: tuple[int, int], jobs: Sequence[_Job], images: Sequence[Tensor], texts: Conditioning, counter: Any
     ) -> dict[int, Aligned | Score]:
-        """Images of one size."""
-        z = self._backbone.encode(torch.stack([to_native(images[job.place], size) for job in jobs])).float()
-        every = self._jobs(jobs)
-        nothing = len(every) - len(jobs)
-        clean = torch.cat([z.new_zeros(nothing, *z.shape[1:]), z])
-        eps = torch.stack([self._backbone.noise(z.shape[1:], self._options.seed + t) for t in self._options.timesteps])
-        sums: dict[_Job, list[Tensor]] = {job: [] for job in every}
-        for rows in self._chunks(size, jobs):
-            self._forward(rows, every, clean, eps.to(z), texts, sums)
-            counter()
-        # A layer that was silent once, with the image or with nothing, would make a ratio of unlike things.
-        whole = len(self._taps) * len(self._sigmas)
-        means = {job: torch.stack(found).mean(0) if len(found) == whole else None for job, found in sums.items()}
+        """Images of one size, a block at a time."""
         found: dict[int, Aligned | Score] = {}
-        for job in jobs:
-            maps = aligned(means[job], means[_Job(-1, job.text)])
-            if isinstance(maps, str):
-                found[job.place] = Score(None, job.place, reason=maps)
-            else:
-                found[job.place] = Aligned(word_names(texts, job.text), *maps, size)
+        nothing: dict[int, Tensor | None] = {}
+        for block in _blocks(jobs):
+            means = self._block(size, block, images, texts, counter)
+            # Only the last text of a block may go on in the next one.
+            nothing = dict(list(nothing.items())[-1:]) | {job.text: means[job] for job in block if job.place < 0}
+            for job in block:
+                if job.place < 0:
+                    continue
+                maps = aligned(means[job], nothing[job.text])
+                if isinstance(maps, str):
+                    found[job.place] = Score(None, job.place, reason=maps)
+                else:
+                    found[job.place] = Aligned(word_names(texts, job.text), *maps, size)
         return found
+
+    def _block(
+        self, size: tuple[int, int], jobs: Sequence[_Job], images: Sequence[Tensor], texts: Conditioning, counter: Any
+    ) -> dict[_Job, Tensor | None]:
+        """Mean maps of each job; nothing comes first."""
+        real = [to_native(images[job.place], size) for job in jobs if job.place >= 0]
+        z = self._backbone.encode(torch.stack(real)).float()
+        clean = torch.cat([z.new_zeros(len(jobs) - len(real), *z.shape[1:]), z])
+        eps = torch.stack([self._backbone.noise(z.shape[1:], self._options.seed + t) for t in self._options.timesteps])
+        sums = {job: _Sum() for job in jobs}
+        for rows in self._chunks(size, jobs):
+            self._forward(rows, jobs, clean, eps.to(z), texts, sums)
+            counter()
+        whole = len(self._taps) * len(self._sigmas)
+        return {job: found.mean(whole) for job, found in sums.items()}
 
     def _forward(
         self,
@@ -219,23 +246,36 @@ class PromptAlignment:
         clean: Tensor,
         eps: Tensor,
         texts: Conditioning,
-        sums: dict[_Job, list[Tensor]],
+        sums: dict[_Job, _Sum],
     ) -> None:
         levels = len(self._sigmas)
         job, level = [row // levels for row in rows], [row % levels for row in rows]
         sigma = torch.tensor(self._sigmas, device=clean.device)[level]
         z_t = noised(clean[job], eps[level], sigma, self._backbone.family.prediction)
-        recorder = Recorder.of(self._taps, token_maps)
+        read = {j: spans(texts, jobs[j].text) for j in set(job)}
+        start = min(first for one in read.values() for first, _ in one.values())
+        stop = max(last for one in read.values() for _, last in one.values())
+        recorder = Recorder.of(self._taps, maps_of_tokens(start, stop))
         self._backbone.features(z_t, sigma, texts.rows([jobs[j].text for j in job]), recorder)
         finest = min(tap.stride for tap in self._taps)
         grid = tuple(-(-side // finest) for side in clean.shape[2:])
         for tap in self._taps:
             for record in recorder.rows(tap.name):
-                one = jobs[job[record.key.row]]
-                parts = [record.value[first:last].sum(0) for first, last in spans(texts, one.text).values()]
+                one = job[record.key.row]
+                parts = [record.value[first - start : last - start].sum(0) for first, last in read[one].values()]
                 words = torch.stack(parts).float().cpu()
                 fine = F.interpolate(words[None], size=grid, mode="bilinear", align_corners=False)[0]
-                sums[one].append(fine)
+                sums[jobs[one]].add(fine)
+
+
+def _blocks(jobs: Sequence[_Job]) -> Iterator[list[_Job]]:
+    """Images by text, a few at a time, after nothing with each text that has not been read before."""
+    ordered, known = sorted(jobs, key=lambda job: job.text), set[int]()
+    for first in range(0, len(ordered), AT_ONCE):
+        mine = ordered[first : first + AT_ONCE]
+        fresh = [text for text in dict.fromkeys(job.text for job in mine) if text not in known]
+        known.update(fresh)
+        yield [*(_Job(-1, text) for text in fresh), *mine]
 
 
 def scored(place: int, found: Aligned | Score) -> Score:

@@ -116,6 +116,16 @@ def token_maps(logits: Tensor, grid: Grid) -> Tensor:
     return probabilities(logits, grid).mean(1).transpose(1, 2).unflatten(-1, (grid.h, grid.w))
 
 
+def maps_of_tokens(start: int, stop: int) -> Reducer:
+    """Attention → :func:`token_maps` of the tokens ``start`` to ``stop - 1`` only [rows, tokens, h, w]."""
+
+    def reduce(logits: Tensor, grid: Grid) -> Tensor:
+        kept = probabilities(logits, grid)[..., start:stop]
+        return kept.mean(1).transpose(1, 2).unflatten(-1, (grid.h, grid.w))
+
+    return reduce
+
+
 def several(*reducers: Reducer) -> Reducer:
     """Two or more flat reducers on one tap: their values side by side [rows, sum of lengths]."""
 

@@ -99,7 +99,7 @@ def test_maps_have_the_pictures_aspect(model, shape):
     (found,) = PromptAlignment(model(), QUICK).align(pictures(shape), [TEXT])
     assert found.maps.shape[0] == 3
     assert found.maps.shape[1:] == (found.size[0] // 8, found.size[1] // 8)
-    shown = word_pictures(pictures(shape)[0], found.maps)
+    shown = torch.stack(list(word_pictures(pictures(shape)[0], found.maps)))
     assert shown.shape == (3, 3, *shape)
     assert 0.0 <= float(shown.min()) <= float(shown.max()) <= 1.0
 
@@ -107,9 +107,38 @@ def test_maps_have_the_pictures_aspect(model, shape):
 def test_maps_are_bright_where_the_word_is():
     maps = torch.zeros(2, 4, 4)
     maps[0, 0, 0] = 2.0
-    shown = word_pictures(torch.zeros(3, 16, 16), maps).mean(1)
+    shown = torch.stack(list(word_pictures(torch.zeros(3, 16, 16), maps))).mean(1)
     assert float(shown[0, 0, 0]) > float(shown[0, 15, 15])
     assert float(shown[1, 0, 0]) == pytest.approx(float(shown[1, 15, 15]))
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"), [((1024, 2048), (256, 512)), ((4000, 1), (512, 1)), ((512, 9), (512, 9))]
+)
+def test_pictures_of_words_are_small_and_made_one_at_a_time(shape, expected):
+    made = word_pictures(torch.full((3, *shape), 0.5), torch.zeros(3, 4, 4))
+    assert iter(made) is made
+    assert [tuple(shown.shape) for shown in made] == [(3, *expected)] * 3
+
+
+def test_blocks_of_images_change_nothing_and_bound_what_is_held(model, monkeypatch):
+    from latent_critic.core.methods import alignment
+
+    texts = [TEXT, "two words", TEXT, "one", "two words", TEXT, TEXT]
+    images = pictures(*[(64, 64)] * len(texts))
+    whole = PromptAlignment(model(), QUICK).align(images, texts)
+    monkeypatch.setattr(alignment, "AT_ONCE", 2)
+    backbone, encoded, seen = model(), [], []
+    encode = backbone.encode
+    monkeypatch.setattr(backbone, "encode", lambda pixels: encoded.append(len(pixels)) or encode(pixels))
+    parts = PromptAlignment(backbone, QUICK).align(images, texts, watch=lambda *step: seen.append(step))
+    assert encoded == [2, 2, 2, 1]
+    assert sum(backbone.rows) == (len(texts) + 3) * 2  # nothing still once for each text
+    assert seen[-1] == (4, 4)
+    for one, other in zip(parts, whole, strict=True):
+        assert one.words == other.words
+        assert one.values == pytest.approx(other.values, abs=1e-6)
+        assert torch.allclose(one.maps, other.maps, atol=1e-6)
 
 
 @pytest.mark.parametrize("fit", [1, 3, 5, 1000])
