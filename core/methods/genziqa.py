@@ -72,6 +72,8 @@ class GenzIQA:
         self._readout = fitted or head.own_readout
         choices = ((dropped, _NO_BIAS), (fitted is None, _OTHER_LEVELS))
         told = tuple(words for chosen, words in choices if chosen)
+        # Centre and spread were measured with the bias, at fitted levels: elsewhere blends divide by nothing.
+        self._measured = not told
         self._calibrated = fit.calibrated and not told
         self._warnings = (*fit.warnings, *told)
         plan = ReadingPlan(
@@ -105,8 +107,8 @@ class GenzIQA:
             name="genziqa",
             scale=meta.scale if self._calibrated else None,
             calibrated_on=meta.calibrated_on if self._calibrated else None,
-            centre=self._readout.centre,
-            spread=self._readout.spread,
+            centre=self._readout.centre if self._measured else 0.0,
+            spread=self._readout.spread if self._measured else 1.0,
             needs=("image", "model", "clip", "vae", "head"),
             size_policy=settings.size_policy(self._plain.family),
             blind_to=_BLIND_TO,

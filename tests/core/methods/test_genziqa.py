@@ -221,6 +221,15 @@ def test_at_other_levels_than_those_fitted_at_it_ranks_only(backbone):
     assert GenzIQA(model, head, GenzIQAOptions(timesteps=(57, 9))).spec.calibrated
 
 
+@pytest.mark.parametrize("choice", [{"bias": False}, {"timesteps": (9,)}], ids=repr)
+def test_choices_that_nothing_was_fitted_for_have_no_centre_and_spread(backbone, choice):
+    model = backbone()
+    head = trained(make_head(model), centre=60.0, spread=3.0)
+    assert (GenzIQA(model, head).spec.centre, GenzIQA(model, head).spec.spread) == (60.0, 3.0)
+    spec = GenzIQA(model, head, GenzIQAOptions(**choice)).spec
+    assert (spec.centre, spec.spread) == (0.0, 1.0)
+
+
 def test_levels_that_were_fitted_too_keep_the_scale_by_their_own_gain(backbone):
     from latent_critic.core.methods.blend import blend
 
