@@ -98,7 +98,7 @@ class Tiled:
 
     @property
     def spec(self) -> ScoreSpec:
-        """The scorer's own, under a size policy of its own."""
+        """The scorer's own, under a size policy of its own, and without a head's scale: that was fitted to another."""
         own = self._scorer.spec
         policy = (
             f"pictures with a side over {self._side} px: native-scale tiles of the area of {self._side}×{self._side} "
@@ -106,7 +106,8 @@ class Tiled:
             f"{own.size_policy}"
         )
         told = {**own.settings, "large_images": "tiles", "tile_side": self._side}
-        return replace(own, size_policy=policy, settings=told)
+        found = replace(own, size_policy=policy, settings=told)
+        return replace(found, scale=None, calibrated_on=None) if "head" in own.needs else found
 
     def score(self, images: Images, prompts: Sequence[str] | None = None, *, watch: Watch | None = None) -> ScoreBatch:
         """Score every image; a picture in tiles tells their number, their spread and the worst one.
@@ -156,7 +157,7 @@ class Tiled:
         if "head" in self._scorer.spec.needs:
             found.append(
                 "the head was fitted to pictures under another size policy "
-                f"({self._scorer.spec.size_policy}); this one was scored in tiles"
+                f"({self._scorer.spec.size_policy}); this one was scored in tiles: its scores rank, without a scale"
             )
         return {"warnings": found} if found else {}
 

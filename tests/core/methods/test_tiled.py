@@ -2,6 +2,7 @@
 
 import itertools
 import tracemalloc
+from dataclasses import replace
 
 import pytest
 import torch
@@ -113,7 +114,19 @@ def test_a_head_knows_nothing_of_tiles():
     judged = Tiled(Mean(needs=("image", "head")))
     large, small = judged.score(pictures((150, 100), (64, 64)))
     assert "under another size policy" in large.attributes["warnings"][-1]
+    assert "without a scale" in large.attributes["warnings"][-1]
     assert small.attributes["warnings"] == ["mind"]
+
+
+@pytest.mark.parametrize(("needs", "kept"), [(("image", "head"), False), (("image", "model"), True)])
+def test_tiles_keep_no_scale_of_a_head(needs, kept):
+    scorer = Mean(needs=needs)
+    scorer.spec = replace(scorer.spec, scale=(0.0, 100.0), calibrated_on="photographs")
+    judged = Tiled(scorer)
+    assert scorer.spec.calibrated
+    for spec in (judged.spec, judged.score(pictures((64, 64))).spec, judged.score(pictures((150, 100))).spec):
+        assert spec.calibrated is kept
+        assert (spec.scale is not None) is kept
 
 
 def test_a_tile_without_a_score_is_the_pictures_reason():
