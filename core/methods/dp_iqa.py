@@ -20,6 +20,7 @@ from torch import nn
 from ..errors import BadInput
 from ..heads.check import Fit, Wanted, check_head
 from ..images import as_list, reason_unscorable
+from ..memory import in_chunks
 from ..records import Score, ScoreBatch, ScoreSpec
 from .dp_iqa_reader import MapReader
 from .dp_iqa_text import TextSequence, text_sequence
@@ -99,8 +100,8 @@ class DpIqa:
         nets = head.nets
         self._nets = _Networks(
             None if nets.text_adapter is None else put(nets.text_adapter),
-            None if nets.img_adapter is None else put(nets.img_adapter),
-            put(nets.QFD),
+            None if nets.img_adapter is None else _halving(put(nets.img_adapter)),
+            _halving(put(nets.QFD)),
         )
         self._reader = MapReader(backbone, head, self._nets.image)
 
@@ -238,6 +239,17 @@ class DpIqa:
         bounded = value if scale is None or value != value else min(max(value, scale[0]), scale[1])
         score = Score.of(bounded, place, attributes=attributes)
         return score, quality if score.ok else None
+
+
+def _halving(network: Callable[..., Any]) -> Callable[..., Any]:
+    """A network of several outputs with the same rows as its inputs; out of memory, it is given half of them."""
+
+    def run(*given: Tensor) -> Sequence[Tensor]:
+        rows = len(given[0])
+        parts, _ = in_chunks(rows, rows, lambda first, last: network(*(one[first:last] for one in given)))
+        return parts[0] if len(parts) == 1 else [torch.cat(one) for one in zip(*parts, strict=True)]
+
+    return run
 
 
 def _on(backbone: ResidualBackbone) -> Callable[[nn.Module], Callable[..., Any]]:

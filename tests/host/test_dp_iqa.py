@@ -163,6 +163,31 @@ def test_rows_in_small_chunks_are_the_same(dp, backbone_of, head_of, few_sentenc
     assert scorer.score(pictures(4)).values() == pytest.approx(expected, abs=1e-3)
 
 
+def test_networks_that_run_out_of_memory_get_fewer_rows(dp, backbone_of, head_of, few_sentences):
+    """Decoder and image adapter; one row that does not fit is an error as ever, and other errors pass at once."""
+    backbone, seen = backbone_of(), []
+
+    def small(most):
+        def put(network):
+            def run(*given):
+                seen.append(len(given[0]))
+                if type(network).__name__ != "TextAdapter" and len(given[0]) > most:
+                    raise RuntimeError("CUDA out of memory.")
+                return network(*given)
+
+            return run
+
+        return put
+
+    head = head_of(backbone)
+    expected = dp.scorer.DpIqa(backbone, head).score(pictures(4)).values()
+    found = dp.scorer.DpIqa(backbone, head, place=small(1)).score(pictures(4)).values()
+    assert found == pytest.approx(expected, abs=1e-3)
+    assert {2, 1} <= set(seen)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        dp.scorer.DpIqa(backbone, head, place=small(0)).score(pictures(4))
+
+
 def test_text_and_image_adapters_move_the_score(dp, backbone_of, head_of, few_sentences):
     backbone = backbone_of()
     head = head_of(backbone)
