@@ -57,3 +57,19 @@ def test_an_interrupt_is_not_swallowed(comfyui, images):
     with pytest.raises(model_management.InterruptProcessingException):
         placed(images)
     model_management.interrupt_current_processing(False)
+
+
+def test_a_network_may_tell_its_own_activations(comfyui, images, monkeypatch):
+    """What ComfyUI is asked for beside the weights; the published DP-IQA decoder asks for a fraction of the guess."""
+    from latent_critic.core.hosts.comfyui.own_nets import ACTIVATIONS, layer_ops, place
+    from latent_critic.core.nets.dp_iqa_decoder import QualityDecoder
+
+    asked, size = [], images.numel() * images.element_size()
+    placed = place(build(layer_ops()))
+    inner = placed.load
+    monkeypatch.setattr(placed, "load", lambda need: asked.append(need) or inner(need))
+    placed(images)
+    placed.network.activations = 3.0
+    placed(images)
+    assert asked == [ACTIVATIONS * size, 3.0 * size]
+    assert QualityDecoder.activations < ACTIVATIONS / 4

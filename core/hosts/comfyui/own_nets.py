@@ -15,7 +15,8 @@ from .memory import fits_beside_the_loaded, is_there
 
 logger = logging.getLogger(__name__)
 
-#: An estimate, not measured on a card: a small CNN's largest activations, in units of its input's bytes.
+#: An estimate, not measured on a card: a small CNN's largest activations, in units of its input's bytes. A network
+#: that knows better says so by an attribute ``activations``.
 ACTIVATIONS = 32
 
 
@@ -76,7 +77,8 @@ class PlacedNetwork(torch.nn.Module):
 
     def forward(self, *given: Tensor) -> Any:
         """The network's own output for what it is given."""
-        place = self.load(ACTIVATIONS * sum(x.numel() * x.element_size() for x in given))
+        factor = float(getattr(self.network, "activations", ACTIVATIONS))
+        place = self.load(factor * sum(x.numel() * x.element_size() for x in given))
         out = self.network(*(x.to(place) for x in given))
         return out if place == self.device else _moved(out, self.device)
 
