@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from ..backbone.contracts import Family
     from ..backbone.residuals import ResidualBackbone
 
+_log = logging.getLogger(__name__)
 REDUCER = "full"
 PROMPT = "1485 sentences: quality × scene × distortion"
 
@@ -219,5 +221,11 @@ def grown(head: DpHead, **changes: Any) -> DpHead:
         nets = DpNets(shape).eval()
     kept = {name: value for name, value in head.nets.state_dict().items() if name in nets.state_dict()}
     same = {name: value for name, value in kept.items() if value.shape == nets.state_dict()[name].shape}
+    for what, names in (
+        ("begin anew", nets.state_dict().keys() - same.keys()),
+        ("are left out", head.nets.state_dict().keys() - kept.keys()),
+    ):
+        if names:
+            _log.warning("Of the head to begin from %s: %s", what, ", ".join(sorted(names)))
     nets.load_state_dict({**nets.state_dict(), **same})
     return replace(head, nets=nets)

@@ -11,7 +11,7 @@ import copy
 import json
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -111,6 +111,10 @@ class _Run:
                 trained[name] = module
         if not trained:
             raise BadInput("something to train", "a frozen decoder and no adapters", "Give it adapters.")
+        least = min(request.batch, len(self.part.train))
+        if least < self.world.size:
+            expected = f"a batch of at least {self.world.size} pictures, one for each process"
+            raise BadInput(expected, str(least), "Raise the batch, or start fewer processes.")
         best = copy.deepcopy(nets).requires_grad_(False)
         frozen: dict[str, nn.Module] = {"best": best}
         if "QFD" not in trained:
@@ -121,13 +125,14 @@ class _Run:
 
     def _first_head(self) -> DpHead:
         request, settings = self.request, self.request.settings
-        sizes = {"side": settings.side, **request.sizes}
-        shape = fitting_shape(self.backbone.family, self.sequence.tokens.shape[1], **sizes)
-        if request.start is None:
-            return untrained(self.backbone, shape, settings, request.seed)
-        start = load_dp_iqa(request.start)
-        if start.settings != settings:
+        start = None if request.start is None else load_dp_iqa(request.start)
+        if start is not None and start.settings != settings:
             raise BadInput(f"a start read as {start.settings}", str(settings), "Give the same settings.")
+        known = {} if start is None else _sizes_of(start, request.sizes)
+        sizes = {"side": settings.side, **known, **request.sizes}
+        shape = fitting_shape(self.backbone.family, self.sequence.tokens.shape[1], **sizes)
+        if start is None:
+            return untrained(self.backbone, shape, settings, request.seed)
         head = grown(
             start, text_hidden=shape.text_hidden, image_width=shape.image_width, image_blocks=shape.image_blocks
         )
@@ -153,6 +158,8 @@ class _Run:
         if self.file.exists():
             states.restore(self.state, self.file)
             self._same_run()
+            if self.state.notes.get("scaler"):
+                self.scaler.load_state_dict(self.state.notes["scaler"])
             if self.world.main:
                 forget_after(self.log, _STAGE, self.state.step)
             return
@@ -200,6 +207,7 @@ class _Run:
     def save(self) -> None:
         """Write the state, from the first process only."""
         if self.world.main:
+            self.state.notes["scaler"] = self.scaler.state_dict()
             states.save(self.state, self.file)
 
     # Steps --------------------------------------------------------------------------------------------------------
@@ -289,3 +297,18 @@ class _Run:
         )
         head.nets.cpu()
         return replace(head, meta=meta)
+
+
+def _sizes_of(start: DpHead, asked: Mapping[str, Any]) -> dict[str, Any]:
+    """The sizes of a head to begin from, which count where nothing else is asked for.
+
+    Raises:
+        BadInput: another size asked for the decoder, whose weights would be lost.
+    """
+    shape, decoder = start.nets.shape, start.nets.shape.decoder
+    fixed = {name: getattr(decoder, name) for name in ("width", "kernel", "squeeze", "thin", "cells", "hidden")}
+    for name, value in fixed.items():
+        if asked.get(name, value) != value:
+            remedy = "Leave it out, or train without a head to begin from."
+            raise BadInput(f"{name} {value}, as the head to begin from has it", str(asked[name]), remedy)
+    return fixed | {name: getattr(shape, name) for name in ("text_hidden", "image_width", "image_blocks")}

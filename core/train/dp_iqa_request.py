@@ -23,7 +23,8 @@ class DpRequest:
         out: The head's file.
         run: Folder of the state, the log and cached features; a stopped or killed run goes on there.
         settings: How images are read.
-        sizes: Of the networks: arguments of :func:`~..methods.dp_iqa_head.fitting_shape`; published where left out.
+        sizes: Of the networks: arguments of :func:`~..methods.dp_iqa_head.fitting_shape`; published where left out, or
+            the start's where there is one.
         start: A head to begin from; only its adapters may differ in shape.
         freeze_decoder: Train the adapters alone.
         steps: Of the optimiser, in all.

@@ -169,6 +169,51 @@ def test_scorers_made_by_name_embed_the_text_once(dp, backbone, moved, monkeypat
     assert scores == pytest.approx([scores[0]] * 3, abs=1e-4)
 
 
+def test_a_start_tells_the_sizes(dp, backbone, request_for, caplog):
+    """What is left out is the start's, another decoder is refused, and what begins anew is named."""
+    first = request_for("first", adapters=BOTH, steps=1)
+    dp.dp_iqa.train_dp_iqa(first, backbone)
+    shape = dp.dp_iqa_file_of.load_dp_iqa(first.out).nets.shape
+    caplog.clear()
+    second = request_for("second", start=first.out, steps=1)
+    dp.dp_iqa.train_dp_iqa(replace(second, sizes={}), backbone)
+    assert dp.dp_iqa_file_of.load_dp_iqa(second.out).nets.shape == shape
+    assert "begin anew" not in caplog.text
+    with pytest.raises(BadInput, match=r"width 8, .*got 16"):
+        dp.dp_iqa.train_dp_iqa(replace(second, sizes={"width": 16}), backbone)
+    third = request_for("third", start=first.out, steps=1)
+    dp.dp_iqa.train_dp_iqa(replace(third, sizes={"text_hidden": 6, "image_width": 0}), backbone)
+    assert dp.dp_iqa_file_of.load_dp_iqa(third.out).nets.img_adapter is None
+    anew, left = (message for message in caplog.messages if "begin from" in message)
+    assert "text_adapter.fc.0.weight" in anew
+    assert "QFD" not in anew + left
+    assert "img_adapter.conv_in.weight" in left
+
+
+def test_more_processes_than_pictures_in_a_batch(dp, backbone, request_for):
+    world = SimpleNamespace(rank=0, size=5, main=True)
+    with pytest.raises(BadInput, match="at least 5 pictures"):
+        dp.dp_iqa.train_dp_iqa(request_for(), backbone, None, world)
+
+
+def test_the_loss_scale_is_kept(dp, backbone, request_for):
+    import json
+
+    from safetensors import safe_open
+
+    request = request_for(precision="fp16")
+    dp.dp_iqa.train_dp_iqa(replace(request, minutes=0.0), backbone)
+    run = dp.dp_iqa._Run(request, backbone, None, dp.dp_iqa.Alone())
+    run.scaler.load_state_dict({**run.scaler.state_dict(), "scale": 256.0})
+    run.state.notes = {**run._told(), "model": backbone.fingerprint.to_text(), "best": {}}
+    run.save()
+    with safe_open(run.file, framework="pt") as file:
+        assert json.loads(file.metadata()["latent_critic"])["notes"]["scaler"]["scale"] == 256.0
+    again = dp.dp_iqa._Run(request, backbone, None, dp.dp_iqa.Alone())
+    again.begin()
+    assert again.scaler.get_scale() == 256.0
+
+
 def gradients(dp, backbone, request, head, pictures=3, **changes):
     module = dp.dp_iqa_forward.Forward
     sequence = dp.dp_iqa_text_of.text_sequence(backbone, "end")
