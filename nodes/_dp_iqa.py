@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -69,7 +70,9 @@ def make_scorer(path: Path, model: Any, clip: Any, vae: Any, options: DpOptions)
         MismatchedBackbone: a head of another model, or a CLIP without its projection.
     """
     if path == SHIPPED:
-        return _ours(options)
+        names = [name for name, part in (("MODEL", model), ("CLIP", clip), ("VAE", vae)) if part is not None]
+        unread = f"the connected {', '.join(names)} did not judge: this file reads the embedded model"
+        return _ours(replace(options, warnings=(unread,)) if names else options)
     if is_dp_iqa(path):
         return _frozen(path, model, clip, vae, options)
     state = read_state(path)

@@ -51,11 +51,13 @@ class DpOptions:
         override: Use a head of another checkpoint of the family; its scores then only rank.
         most_rows: Images in one forward at most.
         text_folder: Where the text sequence is kept between runs; in memory only when left out.
+        warnings: Told beside every score.
     """
 
     override: bool = False
     most_rows: int = 8
     text_folder: Path | None = None
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -229,7 +231,7 @@ class DpIqa:
         self, place: int, raw: float, quality: Tensor, finite: bool, size: Mapping[str, int]
     ) -> tuple[Score, Tensor | None]:
         attributes: dict[str, Any] = dict(size)
-        warnings = [*self._fit.warnings, *([ACADEMIC] if self.academic else [])]
+        warnings = [*self._fit.warnings, *self._options.warnings, *([ACADEMIC] if self.academic else [])]
         if warnings:
             attributes["warnings"] = warnings
         if not finite:

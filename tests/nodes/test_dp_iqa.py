@@ -142,6 +142,14 @@ def test_ours_needs_no_file_and_no_input(run_workflow, pack, folder):
     assert "Held-back pictures: SRCC" in report
 
 
+def test_ours_says_beside_a_score_that_connected_parts_did_not_judge(run_workflow, pack):
+    ours = pack("nodes._dp_iqa").OURS
+    told = [run_workflow(graph(ours, parts=parts)).outputs["4"]["scores"][0] for parts in (True, False)]
+    assert "MODEL, CLIP, VAE did not judge" in told[0]["warnings"][0]
+    assert not told[1]["warnings"]
+    assert told[0]["score"] == told[1]["score"]
+
+
 def test_a_file_of_ones_own_comes_first(pack, heads):
     mine = heads()
     choices = pack("nodes.dp_iqa").DpIqaScorer.define_schema().inputs[0]
