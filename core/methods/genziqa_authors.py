@@ -66,15 +66,19 @@ def import_authors(
 
     Raises:
         UnreadableFile: missing, damaged, or a pickle that holds more than tensors.
-        BadInput: tensors are missing, or of a wrong shape or rank, or LoRA of other layers than attn2.
+        BadInput: tensors are missing, not finite, or of a wrong shape or rank, or LoRA of other layers than attn2.
         MismatchedBackbone: vectors or matrices that are not this model's.
     """
     family = backbone.family
     taps = attention_taps(family.taps, None)
-    prompts = _prompts(backbone, _read(context_file))
-    layers = {} if lora_file is None else _layers(_read(lora_file), taps)
+    prompts = _prompts(backbone, _finite(_read(context_file), context_file))
+    layers = {} if lora_file is None else _layers(_finite(_read(lora_file), lora_file), taps)
     lora = CrossLora(layers)
     lora.check(backbone.cross_shapes())
+    missing = [] if lora_file is None else sorted(set(backbone.cross_shapes()) - set(layers))
+    if missing:
+        names = ", ".join(" ".join(where) for where in missing)
+        _log.warning("The LoRA file holds nothing for %d of the model's matrices: %s.", len(missing), names)
     settings = GenzSettings(value_range="clip", square=True, side=side)
     settings = replace(settings, offset=_offset(taps, side // family.latent_stride, settings.temperature))
     meta = replace(
@@ -117,6 +121,13 @@ def export_authors(
         written |= {f"{stem}.down.weight": down, f"{stem}.up.weight": up}
     with whole_file(Path(lora_file)) as temporary:
         save_file({key: value.detach().float().cpu().contiguous().clone() for key, value in written.items()}, temporary)
+
+
+def _finite(told: dict[str, Tensor], path: str | Path) -> dict[str, Tensor]:
+    broken = [name for name, value in told.items() if not bool(value.isfinite().all())]
+    if broken:
+        raise BadInput(f"finite values in {path}", f"NaN or infinite ones in {', '.join(broken)[:120]}", _REMEDY)
+    return told
 
 
 def _read(path: str | Path) -> dict[str, Tensor]:
@@ -211,4 +222,4 @@ def _diffusers_name(tap: str) -> str:
 
 def _offset(taps: Sequence[Tap], side: int, temperature: float) -> float:
     """What summing over queries adds to the published raw score at this latent side."""
-    return sum(math.log((side // tap.stride) ** 2) for tap in taps) / len(taps) / temperature
+    return sum(math.log((-(-side // tap.stride)) ** 2) for tap in taps) / len(taps) / temperature

@@ -164,6 +164,8 @@ def changed(path, name, value):
         ("context.pth", "ctx", torch.zeros(3, 16), MismatchedBackbone, "token_suffix [2, 2, 16]"),
         ("context.pth", "token_suffix", torch.randn(2, 3, 16), MismatchedBackbone, "vectors of the loaded"),
         ("context.pth", "token_prefix", torch.zeros(2, 2, 16), MismatchedBackbone, "token_prefix [2, 1, 16]"),
+        ("context.pth", "ctx", torch.full((2, 16), math.nan), BadInput, "NaN or infinite ones in ctx"),
+        ("lora.safetensors", "{}attn2.processor.to_q_lora.up.weight", torch.full((16, 2), math.inf), BadInput, "NaN"),
         ("lora.safetensors", "mid.attn1.to_q", torch.zeros(1), BadInput, "LoRA of attn2"),
         ("lora.safetensors", "{}attn1.processor.to_q_lora.down.weight", torch.zeros(2, 16), BadInput, "LoRA of attn2"),
         ("lora.safetensors", "{}attn2.processor.to_q_lora.down.weight", None, BadInput, "both its halves"),
@@ -177,6 +179,19 @@ def test_what_does_not_fit_is_refused(model, head, tmp_path, file, name, value, 
     changed(tmp_path / file, name.format("down_blocks.0.attentions.0.transformer_blocks.0."), value)
     with pytest.raises(error, match=re.escape(problem)):
         import_authors(model, tmp_path / "context.pth", tmp_path / "lora.safetensors", side=64)
+
+
+def test_lora_of_some_matrices_only_names_the_others(model, head, tmp_path, caplog):
+    context, lora = tmp_path / "context.pth", tmp_path / "lora.safetensors"
+    export_authors(head, model, context, lora)
+    import_authors(model, context, lora, side=64)
+    assert "holds nothing" not in caplog.text
+    kept = "down_blocks.0.attentions.0.transformer_blocks.0.attn2.processor.to_q_lora"
+    save_file({name: value for name, value in load_file(lora).items() if name.startswith(kept)}, lora)
+    found = import_authors(model, context, lora, side=64)
+    assert set(found.lora.layers) == {("down.0.0", "q")}
+    assert "for 5 of the model's matrices" in caplog.text
+    assert "up.0.0 q" in caplog.text
 
 
 class Pickled:
