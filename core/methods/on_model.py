@@ -114,10 +114,12 @@ def _genziqa(backbone: Any, head: Any, seed: int | None, place: Place | None) ->
 
 
 def _dp_iqa(backbone: Any, head: Any, seed: int | None, place: Place | None) -> Scorer:
-    """It draws nothing: every seed gives the same scores."""
+    """The seed is that of the draw from the VAE's posterior; a head without one draws nothing."""
     from .dp_iqa import DpIqa, DpOptions
     from .dp_iqa_text import user_folder
 
+    if seed is not None and head.settings.sample is not None:
+        head = replace(head, settings=replace(head.settings, sample=seed))
     return DpIqa(backbone, head, DpOptions(text_folder=user_folder()), place)
 
 

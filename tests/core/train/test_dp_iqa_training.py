@@ -214,6 +214,25 @@ def test_the_loss_scale_is_kept(dp, backbone, request_for):
     assert again.scaler.get_scale() == 256.0
 
 
+def test_a_seed_is_that_of_the_draw(dp, backbone, moved, monkeypatch, tmp_path):
+    from latent_critic.core.methods.on_model import scorer_on
+
+    monkeypatch.setenv("LATENT_CRITIC_CACHE", str(tmp_path))
+    _, head = moved
+    drawing = replace(head, settings=replace(head.settings, sample=3))
+    asked, inner = [], type(backbone).encode
+    monkeypatch.setattr(
+        type(backbone),
+        "encode",
+        lambda self, *args, **said: asked.append(said.get("sample")) or inner(self, *args, **said),
+    )
+    for given, seed in ((head, None), (head, 1), (drawing, None), (drawing, 1)):
+        scorer = scorer_on("dp_iqa", backbone, given, seed=seed)
+        assert scorer.score([torch.full((3, 64, 64), 0.3)])[0].ok
+        assert scorer.spec.settings["sample"] == asked[-1]
+    assert asked == [None, None, 3, 1]
+
+
 def gradients(dp, backbone, request, head, pictures=3, **changes):
     module = dp.dp_iqa_forward.Forward
     sequence = dp.dp_iqa_text_of.text_sequence(backbone, "end")
