@@ -20,7 +20,7 @@ _SILENT = (
     "them. Score with the model before such a node"
 )
 #: Weights and brackets of ComfyUI's prompts, which are no words.
-_WEIGHTS = re.compile(r":\s*-?\d+(?:\.\d+)?\s*\)|(?<!\\)[()]")
+_WEIGHTS = re.compile(r":\s*[-+]?(?:\d+\.?\d*|\.\d+)\s*\)|(?<!\\)[()]")
 _LEAST = 1e-12
 
 

@@ -176,8 +176,9 @@ def test_an_empty_prompt_is_a_reason_and_the_others_get_scores(model, text):
     assert batch[1].ok
 
 
-def test_weights_of_a_prompt_are_no_words(model):
-    (found,) = PromptAlignment(model(), QUICK).align(pictures((64, 64)), ["(a:1.2) ((red)) fox"])
+@pytest.mark.parametrize("text", ["(a:1.2) ((red)) fox", "a (red:.5) fox", "(a:+1.) (red:-.5) fox"])
+def test_weights_of_a_prompt_are_no_words(model, text):
+    (found,) = PromptAlignment(model(), QUICK).align(pictures((64, 64)), [text])
     assert found.words == ("a", "red", "fox")
 
 
