@@ -15,9 +15,13 @@ def genziqa(comfyui):
     from latent_critic.core.methods.genziqa_head import untrained
     from latent_critic.core.methods.genziqa_settings import GenzSettings
 
-    def make(model, clip, vae, taps=None, **settings):
+    def make(model, clip, vae, taps=None, random_up=False, **settings):
         backbone = AdaptableComfyBackbone(model, clip, vae)
         head = untrained(backbone, GenzSettings(**{"timesteps": (57,), "side": 64, **settings}), context=4, rank=2)
+        if random_up:  # an untrained LoRA's up is zero, which changes nothing
+            generator = torch.Generator().manual_seed(2)
+            for _, up in head.lora.layers.values():
+                up.normal_(0.0, 0.05, generator=generator)
         return GenzIQA(backbone, replace(head, taps=taps or head.taps))
 
     return make
@@ -30,9 +34,19 @@ def pictures(count=2):
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("family", ["sd15", "sdxl"])
 def test_half_precision_stays_near(genziqa, tiny_model, tiny_clip, tiny_vae, family, dtype):
-    exact = genziqa(tiny_model(family), tiny_clip(family), tiny_vae(0), bias_weight=0.0).score(pictures())
-    half = genziqa(tiny_model(family, 0, dtype), tiny_clip(family), tiny_vae(0), bias_weight=0.0).score(pictures())
-    assert half.values() == pytest.approx(exact.values(), abs=0.05)
+    """LoRA and the noise-error bias included, within .05 of fp32: a few roundings of bf16 on logits of order 1."""
+
+    def scored(kept, **rest):
+        scorer = genziqa(tiny_model(family, 0, kept), tiny_clip(family), tiny_vae(0), bias_weight=1.0, **rest)
+        return scorer.score(pictures())
+
+    exact, half = (scored(kept, random_up=True) for kept in (torch.float32, dtype))
+    plain = scored(torch.float32)
+    assert max(abs(a - b) for a, b in zip(exact.values(), plain.values(), strict=True)) > 1e-4
+    assert any(abs(score.attributes["bias"]) > 1e-6 for score in exact)
+    for name in ("raw", "attention", "bias"):
+        found, expected = ([score.attributes[name] for score in batch] for batch in (half, exact))
+        assert found == pytest.approx(expected, abs=0.05), name
 
 
 def test_logits_beyond_half_precision_are_taken_in_fp32(genziqa, tiny_model, tiny_clip, tiny_vae):
