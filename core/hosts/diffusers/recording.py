@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from ...backbone.adaptation import CrossLora, Part
@@ -127,7 +128,9 @@ def _attention_hooks(places: Places, tap: Tap, put: Any) -> list[Any]:
 
     def keys(module: nn.Module, args: Any, out: Tensor) -> None:
         q, k = (part.unflatten(-1, (attention.heads, -1)).transpose(1, 2).float() for part in (seen["q"], out))
-        put(tap, q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5, seen["grid"])
+        with torch.autocast(q.device.type, enabled=False):  # it would take the product in half precision
+            logits = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5
+        put(tap, logits, seen["grid"])
 
     return [
         transformer.register_forward_pre_hook(size, with_kwargs=True),
