@@ -10,6 +10,9 @@ from __future__ import annotations
 FIRST_LAYERS = 8
 #: CLIP-L, OpenCLIP-G, OpenCLIP-H.
 LETTERS = ("l", "g", "h")
+#: The identity's keys of the layer at which CLIP stops, and of what patches it; and their values where nobody set any.
+LAYER_KEY, PATCHES_KEY = "text_layer", "text_patches"
+AS_LOADED = {LAYER_KEY: "last", PATCHES_KEY: "plain"}
 
 
 def text_key(letter: str) -> str:

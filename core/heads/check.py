@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from ..backbone.fingerprint import Fingerprint
+from ..backbone.text_sketch import AS_LOADED
+from ..backbone.vae_sketch import VAE_KEY
 from ..errors import MismatchedBackbone
 from .head import HeadMeta, Kind
 from .layout import Layout
@@ -28,8 +30,13 @@ _PARTS = {
     "diffusers_text_encoder_2": "second text encoder",
     "diffusers_text_encoder_3": "third text encoder",
 }
-#: What all hosts know of CLIP's encoders, for a head that was fitted in another host.
-_SHARED = {"text_l": "CLIP-L text encoder", "text_g": "OpenCLIP-G text encoder", "text_h": "OpenCLIP-H text encoder"}
+#: What all hosts know of CLIP's encoders and the VAE, for a head that was fitted in another host.
+_SHARED = {
+    "text_l": "CLIP-L text encoder",
+    "text_g": "OpenCLIP-G text encoder",
+    "text_h": "OpenCLIP-H text encoder",
+    VAE_KEY: "VAE",
+}
 _TEXTS = ("clip", "diffusers_text_encoder")
 
 
@@ -157,7 +164,7 @@ def _reservations(head: AnyHead, backbone: Backbone) -> list[str]:
         found.append("LoRA or other patches lie over the model's weights; the head was fitted without them")
     elif _other(head.meta.identity, backbone.identity, "model"):
         found.append("LoRA and other patches on the model are not those that the head was fitted with")
-    if _other(head.meta.identity, backbone.identity, "clip_set_up"):
+    if _another_set_up(head.meta.identity, backbone.identity):
         found.append("the CLIP layer, or what patches CLIP, is not what the head was fitted with")
     same_host = any(part in head.meta.identity and part in backbone.identity for part in _TEXTS)
     for part, name in (_PARTS if same_host else _PARTS | _SHARED).items():
@@ -168,6 +175,13 @@ def _reservations(head: AnyHead, backbone: Backbone) -> list[str]:
 
 def _other(before: Mapping[str, str], now: Mapping[str, str], part: str) -> bool:
     return part in before and part in now and before[part] != now[part]
+
+
+def _another_set_up(before: Mapping[str, str], now: Mapping[str, str]) -> bool:
+    """Whether CLIP stops at another layer or is patched otherwise; a head that does not tell was fitted as loaded."""
+    if "clip_set_up" in before and "clip_set_up" in now:
+        return before["clip_set_up"] != now["clip_set_up"]
+    return any(part in now and before.get(part, usual) != now[part] for part, usual in AS_LOADED.items())
 
 
 def _differs(before: Mapping[str, str], now: Mapping[str, str], part: str) -> bool:

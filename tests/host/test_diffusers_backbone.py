@@ -80,6 +80,101 @@ def test_hosts_know_each_others_text_encoders(hosts, clip_of_other_weights):
     )
 
 
+def test_logits_are_fp32_under_autocast(diffusers):
+    from types import SimpleNamespace
+
+    from latent_critic.core.hosts.diffusers.recording import _attention_hooks
+
+    class Attention(torch.nn.Module):
+        heads = 2
+
+        def __init__(self):
+            super().__init__()
+            self.to_q, self.to_k = torch.nn.Linear(8, 8, bias=False), torch.nn.Linear(8, 8, bias=False)
+
+        def forward(self, hidden_states):
+            rows = hidden_states.flatten(2).transpose(1, 2)
+            return self.to_q(rows), self.to_k(rows)
+
+    attention, seen = Attention(), []
+    places = SimpleNamespace(attention={"a": (attention, attention)})
+    _attention_hooks(places, SimpleNamespace(name="a"), lambda tap, logits, grid: seen.append(logits))
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        q, k = attention(hidden_states=torch.randn(1, 8, 2, 3, generator=torch.Generator().manual_seed(0)))
+    q, k = (part.float().unflatten(-1, (2, 4)).transpose(1, 2) for part in (q, k))
+    assert seen[0].dtype == torch.float32
+    torch.testing.assert_close(seen[0], q @ k.transpose(-1, -2) / 2, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("told", [True, False], ids=["with the keys", "without them"])
+def test_a_head_of_the_command_line_knows_the_clip_layer_patches_and_vae(hosts, told):
+    from dataclasses import replace
+
+    from latent_critic.core.heads.check import check_head
+    from latent_critic.core.hosts.comfyui import embedded
+    from latent_critic.core.hosts.comfyui.adaptable import AdaptableComfyBackbone
+    from latent_critic.core.methods.genziqa_head import untrained
+
+    comfy, pipeline = hosts
+    head = untrained(pipeline, context=2, rank=1)
+    new = {"text_layer", "text_patches", "vae_ends"}
+    assert {name: comfy.identity[name] for name in ("text_layer", "text_patches")} == {
+        "text_layer": "last",
+        "text_patches": "plain",
+    }
+    assert new <= set(head.meta.identity)
+    if not told:
+        kept = {name: value for name, value in head.meta.identity.items() if name not in new}
+        head = replace(head, meta=replace(head.meta, identity=kept))
+
+    def warnings(clip, vae):
+        return check_head(head, AdaptableComfyBackbone(embedded.load_model(), clip, vae), "prompts").warnings
+
+    plain, vae = embedded.load_clip(), embedded.load_vae()
+    layer, patched, other = plain.clone(), plain.clone(), embedded.load_vae()
+    layer.clip_layer(-2)
+    key = "clip_l.transformer.text_model.encoder.layers.0.mlp.fc1.weight"
+    weight = dict(plain.patcher.model.named_parameters())[key]
+    assert patched.add_patches({key: ("diff", (torch.full_like(weight, 0.05),))}, 0.5)
+    with torch.no_grad():
+        kernel = other.patcher.model.taesd_encoder[0].weight
+        kernel.add_(torch.randn(kernel.shape, generator=torch.Generator().manual_seed(1)))
+    expected = ("the CLIP layer, or what patches CLIP, is not what the head was fitted with",)
+    assert warnings(plain, vae) == ()
+    assert warnings(layer, vae) == expected
+    assert expected[0] in warnings(patched, vae)
+    assert warnings(plain, other) == (("the VAE is not the one that the head was fitted with",) if told else ())
+
+
+@pytest.mark.parametrize(("seed", "same"), [(0, True), (7, False)])
+def test_hosts_agree_on_the_ends_of_an_autoencoder(tiny_pipelines, tiny_model, tiny_vae, seed, same):
+    from latent_critic.core.backbone.fingerprint import Fingerprint
+    from latent_critic.core.hosts.comfyui.identity import identity
+    from latent_critic.core.hosts.diffusers.identity import identity as of_pipeline
+
+    model = tiny_model("sd15")
+    pipeline = tiny_pipelines.pipeline("sd15", model, tiny_vae(0))
+    ours = Fingerprint.from_text(of_pipeline(pipeline, pipeline.unet)["vae_ends"])
+    theirs = Fingerprint.from_text(identity(model, None, tiny_vae(seed))["vae_ends"])
+    assert len(ours.sketch) == 4 * 16
+    assert ours.matches(theirs) is same
+
+
+@pytest.mark.parametrize("method", ["genziqa", "dp_iqa"])
+def test_the_shipped_heads_have_nothing_to_say_of_the_embedded_model(hosts, method):
+    from importlib import resources
+
+    from latent_critic.core.heads.check import check_head
+    from latent_critic.core.methods.dp_iqa_file import load_dp_iqa
+    from latent_critic.core.methods.genziqa_file import load_genziqa
+
+    load = {"genziqa": load_genziqa, "dp_iqa": load_dp_iqa}[method]
+    with resources.as_file(resources.files("latent_critic.core") / "assets" / method) as folder:
+        head = load(folder / "critic_ldm.safetensors")
+    for backbone in hosts:
+        assert check_head(head, backbone, head.meta.kind).warnings == ()
+
+
 def test_texts_and_vectors_give_the_same_conditions(hosts):
     from latent_critic.core.backbone.adaptation import SoftPrompts
 

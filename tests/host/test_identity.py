@@ -1,5 +1,7 @@
 """Two scorers have one spec exactly when they were set up alike."""
 
+import gc
+
 import pytest
 import torch
 
@@ -129,6 +131,7 @@ def test_it_is_read_without_loading_anything(set_ups):
     from comfy import model_management
     from latent_critic.core.hosts.comfyui.backbone import ComfyBackbone
 
+    gc.collect()  # models of earlier tests go now, not in between
     before = list(model_management.current_loaded_models)
     found = ComfyBackbone(*set_ups["LoRA .5"]()).identity
     assert set(found) >= {"model", "clip", "clip_set_up", "vae"}

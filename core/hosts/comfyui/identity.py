@@ -14,6 +14,8 @@ from typing import Any
 from torch import Tensor
 
 from ...backbone.eager import original
+from ...backbone.text_sketch import LAYER_KEY, PATCHES_KEY
+from ...backbone.vae_sketch import VAE_KEY, vae_ends
 from . import facts
 from .inner_values import name_of, object_told
 from .text_identity import text_sketches
@@ -30,9 +32,11 @@ def identity(model: Any, clip: Any, vae: Any, tiny_vae: Any = None) -> dict[str,
     ``model``: a digest of weight patches (every key and strength, a sample of the values), of objects put in place of
     the model's own, and of functions that nodes hung on, with the plain values that they hold (FreeU's factors, say);
     ``plain`` without any. ``clip``: a sketch of the weights, the digest of its patches, the layer it stops at and its
-    tokenizer's options; ``text_l`` and the like: sketches of its encoders that other hosts have too. ``vae``: a sketch
-    of the weights. ``opaque``, only where there is something: the names of what such objects and functions hold that
-    cannot be read; two set-ups of one identity may then differ.
+    tokenizer's options. ``vae``: a sketch of the weights. ``opaque``, only where there is something: the names of what
+    such objects and functions hold that cannot be read; two set-ups of one identity may then differ.
+
+    Other hosts tell these in the same words: ``text_l`` and the like, sketches of CLIP's encoders; ``text_layer`` and
+    ``text_patches``; ``vae_ends``, a sketch of the VAE.
     """
     opaque: list[str] = []
     found = {"model": _set_up(model, opaque)}
@@ -41,10 +45,13 @@ def identity(model: Any, clip: Any, vae: Any, tiny_vae: Any = None) -> dict[str,
         options = _digest(clip.tokenizer_options) if clip.tokenizer_options else "plain"
         found["clip"] = _weights(clip.patcher, "clip")
         found |= text_sketches(clip)
-        found["clip_set_up"] = f"layer {layer}, patches {_set_up(clip.patcher, opaque)}, tokenizer {options}"
+        found |= {LAYER_KEY: layer, PATCHES_KEY: _set_up(clip.patcher, opaque)}
+        found["clip_set_up"] = f"layer {layer}, patches {found[PATCHES_KEY]}, tokenizer {options}"
     for name, loaded in (("vae", vae), ("tiny_vae", tiny_vae)):
         if loaded is not None:
             found[name] = _weights(loaded.patcher, "vae")
+    if vae is not None and (ends := vae_ends(vae.patcher.model)) is not None:
+        found[VAE_KEY] = facts.sketch_of(vae.patcher, ends, VAE_KEY).to_text()
     if opaque:
         found["opaque"] = ", ".join(sorted(set(opaque)))
     return found

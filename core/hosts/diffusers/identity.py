@@ -8,7 +8,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from ...backbone.fingerprint import Fingerprint, sketch
-from ...backbone.text_sketch import FIRST_LAYERS, LETTERS, text_key
+from ...backbone.text_sketch import AS_LOADED, FIRST_LAYERS, LETTERS, PATCHES_KEY, text_key
+from ...backbone.vae_sketch import VAE_KEY, vae_ends
 
 #: The keys are this host's own, because these weights carry other names in other hosts, and other sketches with them.
 _PARTS = {f"diffusers_{name}": name for name in ("text_encoder", "text_encoder_2", "text_encoder_3", "vae")}
@@ -41,7 +42,8 @@ def _value(parts: Sequence[Tensor], place: int) -> float:
 
 
 def identity(pipeline: Any, network: nn.Module, text_layout: str = "") -> dict[str, str]:
-    """Short texts to compare: ``model`` names the LoRA adapters on the network; sketches of text encoders and VAE.
+    """Short texts to compare: ``model`` names the LoRA adapters on the network; sketches of text encoders and VAE;
+    ``text_layer`` and ``text_patches`` in the words of all hosts.
 
     Args:
         pipeline: The pipeline.
@@ -60,7 +62,19 @@ def identity(pipeline: Any, network: nn.Module, text_layout: str = "") -> dict[s
         layers = getattr(getattr(inner, "encoder", None), "layers", None)
         if letter in LETTERS and layers is not None:
             found[text_key(letter)] = _sketched(layers[:FIRST_LAYERS], text_key(letter))
-    return found
+    ends = vae_ends(getattr(pipeline, "vae", None))
+    if ends is not None:
+        found[VAE_KEY] = _sketched(ends, VAE_KEY)
+    return found | _text_set_up(pipeline)
+
+
+def _text_set_up(pipeline: Any) -> dict[str, str]:
+    """A pipeline's encoders stop where their family does; LoRA may lie beside their matrices."""
+    encoders = [getattr(pipeline, name, None) for name in _PARTS.values() if name.startswith("text")]
+    there = [encoder for encoder in encoders if encoder is not None]
+    adapters = dict.fromkeys(name for encoder in there for name in _adapters(encoder))
+    told = AS_LOADED | ({PATCHES_KEY: ", ".join(adapters)} if adapters else {})
+    return told if there else {}
 
 
 def _sketched(part: nn.Module, name: str) -> str:

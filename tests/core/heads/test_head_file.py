@@ -135,6 +135,25 @@ def test_a_head_of_a_patched_model_or_another_clip_layer_is_worth_a_warning(rate
     assert "CLIP layer" in found
 
 
+def test_a_head_of_another_host_is_compared_by_what_both_tell(rated, layout, meta, model):
+    def warnings(before, now):
+        head = fit_head(*rated(), layout, meta(identity={"diffusers_text_encoder": "any", **before})).head
+        now = {"clip_set_up": "any", "text_layer": "last", "text_patches": "plain", **now}
+        return check_head(head, model(identity=now), "guided_path").warnings
+
+    plain = {"text_layer": "last", "text_patches": "plain"}
+    for before in ({}, plain):
+        assert warnings(before, {}) == ()
+        for changed in ({"text_layer": "-2"}, {"text_patches": "a digest"}):
+            (found,) = warnings(before, changed)
+            assert "CLIP layer" in found
+    assert warnings({"text_layer": "-2", "text_patches": "plain"}, {"text_layer": "-2"}) == ()
+    sketches = {"vae_ends": "lc1:vae_ends::AAD/fw=="}, {"vae_ends": "lc1:vae_ends::/38AAA=="}
+    (found,) = warnings(*sketches)
+    assert "VAE" in found
+    assert warnings(sketches[0], sketches[0]) == ()
+
+
 def test_a_tap_that_the_model_lacks_is_named(rated, meta, model):
     layout = Layout.of([("up.9", 0, "mean", "whole", 32)])
     with pytest.raises(MismatchedBackbone, match=r"taps up\.9"):
