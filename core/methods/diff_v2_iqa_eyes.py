@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
@@ -105,11 +106,11 @@ def weights_digest(network: nn.Module) -> str:
 
 def cached_vit() -> Path | None:
     """The ViT's file in Hugging Face's cache, where timm keeps it; ``None`` if it is not there."""
-    try:
-        from huggingface_hub import try_to_load_from_cache
+    try:  # by name: it comes with transformers, and is not needed where it does not
+        hub = import_module("huggingface_hub")
     except ImportError:
         return None
-    found = try_to_load_from_cache(VIT_REPOSITORY, "model.safetensors")
+    found = hub.try_to_load_from_cache(VIT_REPOSITORY, "model.safetensors")
     return Path(found) if isinstance(found, str) else None
 
 

@@ -1,7 +1,5 @@
 """Two scorers have one spec exactly when they were set up alike."""
 
-import gc
-
 import pytest
 import torch
 
@@ -131,8 +129,7 @@ def test_it_is_read_without_loading_anything(set_ups):
     from comfy import model_management
     from latent_critic.core.hosts.comfyui.backbone import ComfyBackbone
 
-    gc.collect()  # models of earlier tests go now, not in between
     before = list(model_management.current_loaded_models)
     found = ComfyBackbone(*set_ups["LoRA .5"]()).identity
     assert set(found) >= {"model", "clip", "clip_set_up", "vae"}
-    assert model_management.current_loaded_models == before
+    assert all(loaded in before for loaded in model_management.current_loaded_models)  # some may be gone meanwhile
