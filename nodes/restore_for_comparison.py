@@ -37,7 +37,6 @@ class RestoreForComparison(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        choices = restorer_choices()
         return io.Schema(
             node_id="LatentCriticRestore",
             display_name="Restore For Comparison",
@@ -46,75 +45,8 @@ class RestoreForComparison(io.ComfyNode):
             "likely low. Without a model a small network of its own restores; with MODEL, CLIP and VAE the model that "
             "you have already loaded does. It is no upscaler, and what it paints is a guess.",
             is_input_list=True,
-            inputs=[
-                images_input(),
-                io.Combo.Input(
-                    "restorer",
-                    options=choices,
-                    default=choices[0],
-                    tooltip="The pixel-space restorer, from the folder models/quality_restorers: a .safetensors of "
-                    "latent-critic train restorer. Not used when a model is connected.",
-                ),
-                io.Int.Input(
-                    "steps",
-                    default=0,
-                    min=0,
-                    max=PUBLISHED_STEPS,
-                    tooltip=f"Denoiser calls of the pixel-space restorer, {FEWEST} to {PUBLISHED_STEPS}. 0: those that "
-                    "its file names.",
-                ),
-                io.Float.Input(
-                    "hold",
-                    default=SharedOptions().measurement,
-                    min=0.0,
-                    max=1.0,
-                    step=0.01,
-                    tooltip="How strongly the loaded model is held to the image. 0 lets it paint as it likes.",
-                ),
-                io.Float.Input(
-                    "gain",
-                    default=4.0,
-                    min=0.1,
-                    max=100.0,
-                    step=0.1,
-                    tooltip="What the difference is multiplied by, so that small ones can be seen.",
-                ),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=2**31 - 1,
-                    tooltip="Of the noise. The same for every image, whatever its place in the batch.",
-                ),
-                io.Model.Input(
-                    "model", optional=True, tooltip=f"Restore with this diffusion model instead: {EVERY_FAMILY}."
-                ),
-                io.Clip.Input("clip", optional=True, tooltip="The text encoder of the same checkpoint."),
-                io.Vae.Input("vae", optional=True, tooltip="The VAE of the same checkpoint."),
-            ],
-            outputs=[
-                io.Image.Output("restored", "restored", "The restored images.", is_output_list=True),
-                io.Image.Output(
-                    "less_noisy",
-                    "less noisy",
-                    "The state on the way there that still holds a little noise.",
-                    is_output_list=True,
-                ),
-                io.Image.Output("noisier", "noisier", "An earlier state, which holds more.", is_output_list=True),
-                io.Image.Output(
-                    "differences",
-                    "differences",
-                    "How far restoration moved each pixel, times the gain: bright where much changed.",
-                    is_output_list=True,
-                ),
-                io.Float.Output(
-                    "changes",
-                    "changes",
-                    "The mean difference of each image, in percent of the range of pixels.",
-                    is_output_list=True,
-                ),
-                io.String.Output("report", "report", "Every image's change, the noise levels and the cost, as text."),
-            ],
+            inputs=_schema_inputs(restorer_choices()),
+            outputs=_schema_outputs(),
         )
 
     @classmethod
@@ -216,3 +148,76 @@ def _report(name: str, rows: Sequence[_Row]) -> str:
             cost = f"{row.calls} denoiser calls" if row.calls else "kept from before"
             lines.append(f"image {place}: changed by {row.change:.2f} % of the range of pixels; {cost}")
     return "\n".join(lines)
+
+
+def _schema_inputs(choices: list[str]) -> list[io.Input]:
+    return [
+        images_input(),
+        io.Combo.Input(
+            "restorer",
+            options=choices,
+            default=choices[0],
+            tooltip="The pixel-space restorer, from the folder models/quality_restorers: a .safetensors of "
+            "latent-critic train restorer. Not used when a model is connected.",
+        ),
+        io.Int.Input(
+            "steps",
+            default=0,
+            min=0,
+            max=PUBLISHED_STEPS,
+            tooltip=f"Denoiser calls of the pixel-space restorer, {FEWEST} to {PUBLISHED_STEPS}. 0: those that "
+            "its file names.",
+        ),
+        io.Float.Input(
+            "hold",
+            default=SharedOptions().measurement,
+            min=0.0,
+            max=1.0,
+            step=0.01,
+            tooltip="How strongly the loaded model is held to the image. 0 lets it paint as it likes.",
+        ),
+        io.Float.Input(
+            "gain",
+            default=4.0,
+            min=0.1,
+            max=100.0,
+            step=0.1,
+            tooltip="What the difference is multiplied by, so that small ones can be seen.",
+        ),
+        io.Int.Input(
+            "seed",
+            default=0,
+            min=0,
+            max=2**31 - 1,
+            tooltip="Of the noise. The same for every image, whatever its place in the batch.",
+        ),
+        io.Model.Input("model", optional=True, tooltip=f"Restore with this diffusion model instead: {EVERY_FAMILY}."),
+        io.Clip.Input("clip", optional=True, tooltip="The text encoder of the same checkpoint."),
+        io.Vae.Input("vae", optional=True, tooltip="The VAE of the same checkpoint."),
+    ]
+
+
+def _schema_outputs() -> list[io.Output]:
+    return [
+        io.Image.Output("restored", "restored", "The restored images.", is_output_list=True),
+        io.Image.Output(
+            "less_noisy",
+            "less noisy",
+            "The state on the way there that still holds a little noise.",
+            is_output_list=True,
+        ),
+        io.Image.Output("noisier", "noisier", "An earlier state, which holds more.", is_output_list=True),
+        io.Image.Output(
+            "differences",
+            "differences",
+            "How far restoration moved each pixel, times the gain: bright where much changed.",
+            is_output_list=True,
+        ),
+        io.Float.Output(
+            "changes",
+            "changes",
+            "The mean difference of each image, in percent of the range of pixels.",
+            is_output_list=True,
+        ),
+        io.String.Output("report", "report", "Every image's change, the noise levels and the cost, as text."),
+    ]
