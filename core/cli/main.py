@@ -19,6 +19,7 @@ COMMANDS = (
     "reject",
     "fit_head",
     "train",
+    "head",
     "benchmark",
     "halving",
     "speed",

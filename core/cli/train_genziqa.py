@@ -49,6 +49,7 @@ def _add_reading(parser: argparse.ArgumentParser) -> None:
         "--timesteps", type=int, nargs="+", metavar="T", help="levels of the score (default: published 8)"
     )
     group.add_argument("--bias-weight", type=float, help="of the noise-error bias; 0 for none (default: 128)")
+    group.add_argument("--temperature", type=float, help="of the soft maximum over queries (default: 0.14)")
     group.add_argument("--contrast", action="store_true", help="good less bad attention, not their mean")
     group.add_argument("--value-range", choices=("vae", "clip"), default="vae", help="the VAE's own, or published clip")
     group.add_argument("--square", action="store_true", help="published: resized to a square")
@@ -122,7 +123,9 @@ def request_of(arguments: argparse.Namespace) -> GenzRequest:
     names = ("context", "rank", "steps", "minutes", "batch", "rate", "limit", "share", "ladders", "ladder_weight",
              "validate_every", "validate_on", "calibrate_on", "calibrated_on", "seed", "precision")  # fmt: skip
     given: dict[str, Any] = {name: told[name] for name in names if told[name] is not None}
-    reading: dict[str, Any] = {name: told[name] for name in ("bias_weight", "side") if told[name] is not None}
+    reading: dict[str, Any] = {
+        name: told[name] for name in ("bias_weight", "side", "temperature") if told[name] is not None
+    }
     if arguments.timesteps:
         reading["timesteps"] = tuple(arguments.timesteps)
     for name in ("contrast", "square", "value_range"):

@@ -29,10 +29,11 @@ from ..files import whole_file
 from .genziqa_head import GenzHead, base_meta
 from .genziqa_settings import WORDS, GenzSettings
 from .prompt_reader import attention_taps
+from .prompt_scores import TEMPERATURE
 
 if TYPE_CHECKING:
     from ..backbone.adaptation import AdaptableBackbone
-    from ..backbone.contracts import Tap
+    from ..backbone.contracts import Family, Tap
 
 _log = logging.getLogger(__name__)
 _KEYS = ("ctx", "token_prefix", "token_suffix")
@@ -53,6 +54,7 @@ def import_authors(
     training_set: str = "unknown",
     calibrated_on: str | None = None,
     side: int = SIDE,
+    temperature: float = TEMPERATURE,
 ) -> GenzHead:
     """A head out of the authors' files; pickles are read with ``weights_only=True``.
 
@@ -63,6 +65,7 @@ def import_authors(
         training_set: What they were trained on.
         calibrated_on: Whose ratings their raw score is on, 0 to 100; left out, it only ranks.
         side: Pixels of the squares that they were trained on.
+        temperature: Of the soft maximum over queries that they were trained with.
 
     Raises:
         UnreadableFile: missing, damaged, or a pickle that holds more than tensors.
@@ -79,8 +82,10 @@ def import_authors(
     if missing:
         names = ", ".join(" ".join(where) for where in missing)
         _log.warning("The LoRA file holds nothing for %d of the model's matrices: %s.", len(missing), names)
-    settings = GenzSettings(value_range="clip", square=True, side=side)
-    settings = replace(settings, offset=_offset(taps, side // family.latent_stride, settings.temperature))
+    settings = GenzSettings(
+        value_range="clip", square=True, side=side, bias_weight=plain_norm(family, side), temperature=temperature
+    )
+    settings = replace(settings, offset=_offset(taps, side // family.latent_stride, temperature))
     meta = replace(
         base_meta(backbone, settings, prompts.texts),
         training_set=training_set,
@@ -104,6 +109,9 @@ def export_authors(
         raise BadInput("a head for one text encoder, without alpha", str(sorted(head.prompts.context)), _REMEDY)
     if head.settings.gain != 1.0:
         _log.warning("The authors' layout has no gain (%g) and offset: its raw scores are not MOS.", head.settings.gain)
+    side = head.settings.side or backbone.family.native_size
+    if head.settings.bias_weight != plain_norm(backbone.family, side):
+        _log.warning("The authors' layout has no weight (%g) of the bias either.", head.settings.bias_weight)
     if not head.prompts.padding_mask:
         _log.warning("The authors' code masks the text encoder's padding, which this head was trained without.")
     ((name, context),) = head.prompts.context.items()
@@ -218,6 +226,11 @@ def _diffusers_name(tap: str) -> str:
         level, place, *index = numbers
         base = f"{block}_blocks.{level}.attentions.{place}"
     return f"{base}.transformer_blocks.{index[0] if index else 0}"
+
+
+def plain_norm(family: Family, side: int) -> float:
+    """The bias weight, in units of root mean square, that makes the published plain norm at this side in pixels."""
+    return math.sqrt(family.latent_channels) * (side // family.latent_stride)
 
 
 def _offset(taps: Sequence[Tap], side: int, temperature: float) -> float:

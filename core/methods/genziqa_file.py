@@ -79,6 +79,17 @@ def is_genziqa(path: str | Path) -> bool:
         return False
 
 
+def is_half(path: str | Path) -> bool:
+    """Whether a head's vectors and matrices lie in the file in fp16; False for one that is missing or damaged."""
+    try:
+        with safe_open(path, framework="pt") as handle:
+            names = [name for name in handle.keys() if not name.startswith("suffix.")]  # noqa: SIM118
+            kinds = {handle.get_slice(name).get_dtype() for name in names}
+    except (OSError, SafetensorError):
+        return False
+    return kinds == {"F16"}
+
+
 def load_genziqa(path: str | Path) -> GenzHead:
     """Read a head.
 

@@ -11,7 +11,8 @@ import torch
 
 from ..backbone.adaptation import PARTS, CrossLora, SoftPrompts
 from ..backbone.schedule import sigma_of_timestep
-from ..errors import BadInput
+from ..errors import BadInput, MismatchedBackbone
+from ..heads.check import Wanted, check_head
 from ..heads.head import HeadMeta
 from ..heads.layout import Layout
 from .genziqa_settings import WORDS, GenzSettings
@@ -177,3 +178,21 @@ def base_meta(backbone: AdaptableBackbone, settings: GenzSettings, words: Sequen
         settings=settings.to_dict(),
         identity=dict(backbone.identity),
     )
+
+
+def stamped(head: GenzHead, backbone: AdaptableBackbone) -> tuple[GenzHead, list[str]]:
+    """A head with what its file does not say of its model's text encoder and VAE, and the names of that.
+
+    Args:
+        head: Of any version.
+        backbone: The model that it was trained on.
+
+    Raises:
+        MismatchedBackbone: the model is another one, or one of the parts that the head does know is.
+    """
+    fit = check_head(head, backbone, "prompts", Wanted(method="genziqa"))
+    known, found = head.meta.identity, backbone.identity
+    if fit.warnings:
+        raise MismatchedBackbone("the model that the head was trained on", fit.warnings[0], "Name that very model.")
+    new = sorted(set(found) - set(known))
+    return replace(head, meta=replace(head.meta, identity={**known, **{name: found[name] for name in new}})), new

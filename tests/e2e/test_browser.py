@@ -82,7 +82,7 @@ def write_samples(folder: Path) -> None:
 
 
 #: They begin with a head that the user has made before: tests/nodes/test_workflows.py makes one and runs them.
-OF_A_HEAD = {"rank_by_quality_and_prompt", "score_while_sampling"}
+OF_A_HEAD = {"score_while_sampling"}
 STORIES = sorted({path.stem for path in (ROOT / "workflows").glob("*.json")} - OF_A_HEAD)
 
 

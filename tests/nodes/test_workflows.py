@@ -222,24 +222,10 @@ def test_fit_a_head_and_use_it(run_workflow, fitted, comfyui_base):
     (comfyui_base / "models/quality_heads/my model.safetensors").unlink()
 
 
-@pytest.fixture
-def genziqa_head(pack, comfyui, sd15_checkpoint, comfyui_base):
-    """A head for the checkpoint that is here, untrained, under the name that the workflow has."""
-    import folder_paths
-
-    model, clip, vae = comfyui.CheckpointLoaderSimple().load_checkpoint(sd15_checkpoint)
-    backbone = pack("core.hosts.comfyui.adaptable").AdaptableComfyBackbone(model, clip, vae)
-    settings = pack("core.methods.genziqa_settings").GenzSettings(side=64)
-    head = pack("core.methods.genziqa_head").untrained(backbone, settings, context=2, rank=1)
-    folder_paths.add_model_folder_path("quality_heads", str(comfyui_base / "models/quality_heads"))
-    path = comfyui_base / "models/quality_heads/genziqa_sd15.safetensors"
-    pack("core.methods.genziqa_file").save_genziqa(path, head)
-    yield path.name
-    path.unlink()
-
-
-def test_rank_by_quality_and_prompt(run_workflow, fitted, genziqa_head):
+def test_rank_by_quality_and_prompt(run_workflow, fitted):
+    """With nothing but what the package brings: the embedded model and its shipped head."""
     prompt = fitted("rank_by_quality_and_prompt")
+    assert not {"CheckpointLoaderSimple", "UNETLoader"} & {node["class_type"] for node in prompt.values()}
     next(node for node in prompt.values() if node["class_type"] == "LatentCriticPromptAlignment")["inputs"]["size"] = 64
     run = run_workflow(prompt)
     assert run.success, run.error

@@ -13,7 +13,7 @@ from latent_critic.core.methods.genziqa import GenzIQA
 from latent_critic.core.methods.genziqa_authors import export_authors, import_authors
 from latent_critic.core.methods.genziqa_file import KEY, load_genziqa, save_genziqa
 from latent_critic.core.methods.genziqa_head import untrained
-from latent_critic.core.methods.genziqa_settings import GenzSettings
+from latent_critic.core.methods.genziqa_settings import GenzIQAOptions, GenzSettings
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
@@ -136,6 +136,25 @@ def test_the_imported_score_is_the_published_one(model, head, tmp_path):
     assert found.settings.offset == pytest.approx((math.log(64) + math.log(16)) / 2 / 0.14)
     score = GenzIQA(model, found).score([PICTURE])[0]
     assert score.value == pytest.approx(score.attributes["raw"] + found.settings.offset)
+
+
+@pytest.mark.parametrize("side", [64, 128])
+def test_the_imported_bias_is_the_published_norm_at_any_side(model, head, tmp_path, side):
+    """Published: the plain norm of the flattened noise errors, whatever the latents' size."""
+    context, lora = tmp_path / "context.pth", tmp_path / "lora.safetensors"
+    export_authors(head.with_settings(gain=1.0), model, context, lora)
+    found = import_authors(model, context, lora, side=side)
+    picture = torch.rand(3, side, side, generator=torch.Generator().manual_seed(4))
+    scorer = GenzIQA(model, found, GenzIQAOptions(timesteps=(9,)))
+    score = scorer.score([picture])[0]
+    adapted, (sigma,) = model.adapted(found.lora), scorer.spec.settings["sigmas"]
+    z = found.settings.encode(model)(picture[None]).expand(2, -1, -1, -1)
+    eps = model.noise(z.shape[1:], 9).expand_as(z)
+    with torch.no_grad():
+        x0 = adapted.denoise(z + sigma * eps, torch.full((2,), sigma), adapted.embed_soft(found.prompts))
+    good, bad = (eps - (z + sigma * eps - x0) / sigma).flatten(1).norm(dim=1).tolist()
+    assert abs(good - bad) > 1e-3
+    assert score.attributes["raw"] - score.attributes["attention"] == pytest.approx(good - bad, rel=1e-3)
 
 
 def test_prefixes_of_newer_diffusers_and_wrappers(model, head, tmp_path):

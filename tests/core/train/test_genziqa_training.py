@@ -469,7 +469,7 @@ def test_the_command_trains_and_goes_on(tiny_folder, rated, tmp_path, capsys):
         "--run", str(tmp_path / "run"), "--context", "2", "--rank", "1", "--timesteps", "33", "--side", "64",
         "--steps", "2", "--batch", "4", "--validate-on", "6", "--plcc-weight", "1", "--one-level",
         "--calibrated-on", "contrasts", "--share", "0.3", "--padding-mask", "--half", "--no-mirror",
-        "--by-group", "--ladders", "1", "--ladder-kinds", "jpeg",
+        "--by-group", "--ladders", "1", "--ladder-kinds", "jpeg", "--temperature", "0.2",
     ]  # fmt: skip
     parsed = build_parser().parse_args([*arguments, "--minutes", "0"])
     assert parsed.run(parsed) == 0
@@ -480,6 +480,7 @@ def test_the_command_trains_and_goes_on(tiny_folder, rated, tmp_path, capsys):
     head = load_genziqa(out)
     assert head.meta.calibrated_on == "contrasts"
     assert (head.lora.rank, head.settings.timesteps, head.prompts.padding_mask) == (1, (33,), True)
+    assert head.settings.temperature == 0.2
     assert not head.meta.settings["training"]["flip"]
     assert {value.dtype for value in load_file(out).values() if value.is_floating_point()} == {torch.float16}
     assert head.meta.settings["training"]["losses"] == {"mse": 1.0, "rank": 0.0, "plcc": 1.0}
