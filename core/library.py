@@ -55,9 +55,9 @@ class Scorer:
         """A scorer on a pipeline's own model; nothing of it is copied, and nothing stays on it.
 
         Args:
-            pipeline: A diffusers pipeline (SD 1.x, SD 2.x, SDXL, SD3, Flux.1, Lumina 2, Z-Image, Qwen-Image, Wan 2.1),
-                a folder in diffusers' layout, one safetensors file, or ``embedded`` for the model that ships. Nothing
-                is downloaded.
+            pipeline: A diffusers pipeline (SD 1.x, SD 2.x, SDXL, SD3, Flux.1, Flux.2, Lumina 2, Z-Image, Qwen-Image,
+                Wan 2.1), a folder in diffusers' layout, one safetensors file, or ``embedded`` for the model that ships.
+                Nothing is downloaded.
             method: ``zero_shot`` or ``prompt_alignment``, which need no head, or ``lgdm``, ``genziqa``, ``dp_iqa``.
                 Left out: ``lgdm`` with a head, ``zero_shot`` without.
             head: A head's file, fitted for this model.

@@ -5,7 +5,9 @@ import torch
 
 pytestmark = pytest.mark.host
 
-FAMILIES = ("sd15", "sd20_v", "sdxl", "sd3", "flux", "flux_schnell", "wan21", "lumina2", "zimage", "qwen_image")
+FAMILIES = (
+    "sd15", "sd20_v", "sdxl", "sd3", "flux", "flux_schnell", "flux2", "wan21", "lumina2", "zimage", "qwen_image"
+)  # fmt: skip
 HOSTS = ("comfyui", "diffusers")
 
 

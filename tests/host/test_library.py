@@ -52,7 +52,7 @@ def test_prompts_reach_prompt_alignment(pipe):
     ]
 
 
-@pytest.mark.parametrize("family", ["sd15", "sdxl", "sd3", "flux"])
+@pytest.mark.parametrize("family", ["sd15", "sdxl", "sd3", "flux", "flux2", "flux2_klein"])
 def test_a_saved_folder_scores_as_its_pipeline(comfyui, tiny, tiny_pipelines, tmp_path, family):
     from latent_critic import Scorer
 

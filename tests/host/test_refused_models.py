@@ -60,8 +60,10 @@ def test_in_diffusers(comfyui, diffusers, tiny, tiny_pipelines):
     with pytest.raises(BadInput, match=r"two, for high and for low noise \(Wan 2.2\)"):
         DiffusersBackbone(two)
     flux2 = diffusers.Flux2Transformer2DModel(
-        in_channels=128, num_layers=1, num_single_layers=1, attention_head_dim=16, num_attention_heads=2,
+        in_channels=256, num_layers=1, num_single_layers=1, attention_head_dim=16, num_attention_heads=2,
         joint_attention_dim=16, timestep_guidance_channels=16, axes_dims_rope=(4, 4, 4, 4),
     )  # fmt: skip
-    with pytest.raises(BadInput, match="Flux2Transformer2DModel"):
+    with pytest.raises(UnsupportedFamily, match="Flux2 with 256 input channels"):
         DiffusersBackbone(SimpleNamespace(transformer=flux2))
+    with pytest.raises(BadInput, match=r"one of .*Flux2Transformer2DModel.*; got SimpleNamespace with Linear"):
+        DiffusersBackbone(SimpleNamespace(transformer=torch.nn.Linear(2, 2)))

@@ -11,8 +11,12 @@ import comfy.text_encoders.sd3_clip
 import comfy.utils
 import torch
 from latent_critic_tiny_models import ENCODERS
+from latent_critic_tiny_transformers import mistral_tokenizer
 
-FAMILIES = ("sd15", "sd20_v", "sdxl", "sd3", "flux", "flux_schnell", "wan21", "lumina2", "zimage", "qwen_image")
+FAMILIES = (
+    "sd15", "sd20_v", "sdxl", "sd3", "flux", "flux_schnell", "flux2", "flux2_klein", "wan21", "lumina2", "zimage",
+    "qwen_image",
+)  # fmt: skip
 UNETS = {
     "sd15": {"cross_attention_dim": 64, "attention_head_dim": 8},
     "sd20_v": {"cross_attention_dim": 128, "use_linear_projection": True, "attention_head_dim": 1},
@@ -34,6 +38,8 @@ TEXTS = {
     "sdxl": ["l", "g"],
     "sd3": ["l", "g"],
     "flux": ["l", "t5"],
+    "flux2": ["mistral"],
+    "flux2_klein": ["qwen_28"],
     "wan21": ["umt5"],
     "lumina2": ["gemma"],
     "zimage": ["qwen"],
@@ -64,8 +70,10 @@ def pipeline(family, model, vae):
     import diffusers
 
     shared = {"vae": _vae(vae, family), **_texts(family)}
-    if family in ("wan21", "lumina2", "zimage", "qwen_image"):
+    if family in ("flux2", "flux2_klein", "wan21", "lumina2", "zimage", "qwen_image"):
         kind, make = {
+            "flux2": (diffusers.Flux2Pipeline, _flux2),
+            "flux2_klein": (diffusers.Flux2KleinPipeline, _flux2),
             "wan21": (diffusers.WanPipeline, _wan),
             "lumina2": (diffusers.Lumina2Pipeline, _lumina2),
             "zimage": (diffusers.ZImagePipeline, _zimage),
@@ -157,6 +165,20 @@ def _transformer(family, model):
     return _filled(network, comfy.utils.flux_to_diffusers(told), state)
 
 
+def _flux2(model):
+    from diffusers import Flux2Transformer2DModel
+    from diffusers.loaders.single_file_utils import convert_flux2_transformer_checkpoint_to_diffusers
+
+    network = Flux2Transformer2DModel(
+        in_channels=128, num_layers=2, num_single_layers=2, attention_head_dim=16, num_attention_heads=4,
+        joint_attention_dim=48, axes_dims_rope=(4, 4, 4, 4),
+        guidance_embeds=bool(model.model.model_config.unet_config["guidance_embed"]),
+    )  # fmt: skip
+    state = dict(model.model.diffusion_model.state_dict())
+    network.load_state_dict(convert_flux2_transformer_checkpoint_to_diffusers(state))
+    return network.eval().requires_grad_(False)
+
+
 def _wan(model):
     from diffusers import WanTransformer3DModel
     from diffusers.loaders.single_file_utils import convert_wan_transformer_to_diffusers
@@ -227,6 +249,8 @@ def _language_model(name):
         "num_key_value_heads": 2, "head_dim": 32,
     }  # fmt: skip
     folder = Path(comfy.sd1_clip.__file__).parent / "text_encoders"
+    if name == "mistral":
+        return _mistral(sizes)
     if name == "qwen_vl":
         seeing = {"depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2, "out_hidden_size": 64}
         spread = {"rope_type": "default", "mrope_section": [4, 6, 6], "rope_theta": 1e6}
@@ -235,15 +259,54 @@ def _language_model(name):
         )
         tokens = transformers.Qwen2TokenizerFast.from_pretrained(folder / "qwen25_tokenizer")
         return transformers.Qwen2_5_VLForConditionalGeneration(config), tokens
-    if name == "qwen":
+    if name in ("qwen", "qwen_28"):
         tokens = transformers.Qwen2TokenizerFast.from_pretrained(folder / "qwen25_tokenizer")
         tokens.chat_template = (
             "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
-            "<|im_start|>assistant\n"
+            "<|im_start|>assistant\n{% if enable_thinking is false %}<think>\n\n</think>\n\n{% endif %}"
         )
+        if name == "qwen_28":
+            small = {**sizes, "hidden_size": 16, "num_hidden_layers": 28}
+            return transformers.Qwen3ForCausalLM(transformers.Qwen3Config(**small, vocab_size=151936)), tokens
         return transformers.Qwen3Model(transformers.Qwen3Config(**sizes, vocab_size=151936)), tokens
     tokens = transformers.T5TokenizerFast.from_pretrained(folder / "t5_tokenizer")  # Gemma's is not at hand
     return transformers.Gemma2Model(transformers.Gemma2Config(**sizes, vocab_size=32128)), tokens
+
+
+def _mistral(sizes):
+    """Mistral 3 with its eyes, and a processor: the tokenizer, a chat template, and what makes pictures into tokens."""
+    import transformers
+
+    template = (
+        "{{ bos_token }}{% for m in messages %}{% set o, c = ('[SYSTEM_PROMPT]', '[/SYSTEM_PROMPT]') if "
+        "m.role == 'system' else ('[INST]', '[/INST]') %}{{ o }}{% for part in m.content %}{{ part.text }}"
+        "{% endfor %}{{ c }}{% endfor %}"
+    )
+    tokens = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=mistral_tokenizer(), bos_token="<s>", eos_token="</s>", unk_token="<unk>", pad_token="</s>"
+    )
+    eyes = transformers.PixtralImageProcessor()
+    processor = transformers.PixtralProcessor(image_processor=eyes, tokenizer=tokens, chat_template=template)
+    text = {**sizes, "hidden_size": 16, "num_hidden_layers": 32, "head_dim": 128, "vocab_size": 400}
+    seeing = {"num_hidden_layers": 1, "hidden_size": 16, "intermediate_size": 16, "num_attention_heads": 2}
+    config = transformers.Mistral3Config(
+        text_config={**text, "rms_norm_eps": 1e-5, "rope_parameters": {"rope_type": "default", "rope_theta": 1e9}},
+        vision_config={**seeing, "head_dim": 8, "image_size": 28},
+    )
+    return transformers.Mistral3ForConditionalGeneration(config), processor
+
+
+def _flux2_vae(vae):
+    from diffusers import AutoencoderKLFlux2
+    from diffusers.loaders.single_file_utils import convert_ldm_vae_checkpoint
+
+    network = AutoencoderKLFlux2(
+        latent_channels=32, block_out_channels=(32,) * 4, layers_per_block=1, norm_num_groups=32
+    )
+    theirs = dict(vae.first_stage_model.state_dict())
+    state = convert_ldm_vae_checkpoint(theirs, network.config)
+    network.load_state_dict(state | {name: value for name, value in theirs.items() if name.startswith("bn.")})
+    return network.eval().requires_grad_(False)
 
 
 def _wan_vae(vae, family):
@@ -258,6 +321,8 @@ def _wan_vae(vae, family):
 def _vae(vae, family):
     if family in ("wan21", "qwen_image"):
         return _wan_vae(vae, family)
+    if "flux2" in family:
+        return _flux2_vae(vae)
     from diffusers import AutoencoderKL
     from diffusers.loaders.single_file_utils import convert_ldm_vae_checkpoint
 
@@ -293,7 +358,7 @@ def _texts(family):
     found = {}
     for place, name in enumerate(TEXTS[family.removesuffix("_schnell")]):
         suffix = "" if place == 0 else f"_{place + 1}"
-        if name in ("gemma", "qwen", "qwen_vl"):
+        if name in ("gemma", "mistral", "qwen", "qwen_28", "qwen_vl"):
             network, tokens = _language_model(name)
         elif name in ("t5", "umt5"):
             sizes = {"d_model": 64, "d_kv": 16, "d_ff": 64, "num_heads": 4, "num_layers": 2, "vocab_size": 32128}

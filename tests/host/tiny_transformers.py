@@ -136,11 +136,13 @@ CONFIGS = {
         "text_dim": 64,
     },
 }
+CONFIGS["flux2_klein"] = {**CONFIGS["flux2"], "guidance_embed": False}
 CLASSES = {
     "sd3": "SD3",
     "flux": "Flux",
     "flux_schnell": "FluxSchnell",
     "flux2": "Flux2",
+    "flux2_klein": "Flux2",
     "lumina2": "Lumina2",
     "zimage": "ZImage",
     "qwen_image": "QwenImage",
@@ -155,7 +157,7 @@ def model(family, seed=0, dtype=torch.float32, compute=None, layers=None):
     """A ModelPatcher as a diffusion model loader gives it; ``compute`` and ``layers`` as in tiny_models.py."""
     sizes = copy.deepcopy(CONFIGS[family])
     if "txt_ids_dims" in comfy.ldm.flux.model.FluxParams.__dataclass_fields__ and "flux" in family:
-        sizes["txt_ids_dims"] = [3] if family == "flux2" else []
+        sizes["txt_ids_dims"] = [3] if "flux2" in family else []
     config = getattr(comfy.supported_models, CLASSES[family])(sizes)
     config.set_inference_dtype(dtype, compute)
     config.custom_operations = layers
@@ -201,6 +203,9 @@ def _text(family):
         encoders.flux.load_mistral_tokenizer = _mistral
         network = encoders.flux.flux2_te()
         return Text(encoders.flux.Flux2Tokenizer, network, {"mistral3_24b_model_config": sizes})
+    if family == "flux2_klein":  # which newer versions of ComfyUI have
+        sizes = {**LLM, "hidden_size": 16, "num_hidden_layers": 28, "num_key_value_heads": 2}
+        return Text(encoders.flux.KleinTokenizer, encoders.flux.klein_te(), {"qwen3_4b_model_config": sizes})
     if family == "lumina2":
         sizes = {**LLM, "num_key_value_heads": 2, "vocab_size": 120}
         network, tokens = encoders.lumina2.te(), {"spiece_model": _sentencepiece()}
@@ -237,17 +242,24 @@ def _sentencepiece():
     return torch.frombuffer(bytearray(model.getvalue()), dtype=torch.uint8)
 
 
-def _mistral(data):
-    """What ComfyUI makes of Mistral's tokenizer file, of single bytes here: newer transformers read none themselves."""
+def mistral_tokenizer():
+    """Mistral's special tokens and single bytes."""
     import tokenizers
-    import transformers
 
-    special = ["<unk>", "<s>", "</s>", "[INST]", "[/INST]", "[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]"]
+    special = ["<unk>", "<s>", "</s>", "[INST]", "[/INST]", "[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]", "[IMG]"]
     every = special + sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
     made = tokenizers.Tokenizer(tokenizers.models.BPE({piece: place for place, piece in enumerate(every)}, []))
     made.add_special_tokens(special)
     made.post_processor = tokenizers.processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
     made.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    return made
+
+
+def _mistral(data):
+    """What ComfyUI makes of Mistral's tokenizer file, of single bytes here: newer transformers read none themselves."""
+    import transformers
+
+    made = mistral_tokenizer()
     if (
         "tokenizer_object"
         in inspect.signature(comfy.text_encoders.flux.MistralTokenizerClass.from_pretrained).parameters
@@ -264,11 +276,16 @@ def vae(family, seed=0):
             temperal_downsample=[False, True, True], dropout=0.0,
         )  # fmt: skip
         return comfy.sd.VAE(sd=dict(fill(network, seed).state_dict()), dtype=torch.float32)
-    channels, scales = (128, 5) if family == "flux2" else (16, 4)
-    config = {**VAE, "z_channels": channels, "ch_mult": [1] * scales}
+    channels = 32 if "flux2" in family else 16
+    config = {**VAE, "z_channels": channels, "batch_norm_latent": "flux2" in family}
     params = {"ddconfig": config, "embed_dim": channels}
-    network = comfy.ldm.models.autoencoder.AutoencoderKL(**copy.deepcopy(params))
-    state = {name: value.clone() for name, value in fill(network, seed).state_dict().items()}
+    network = fill(comfy.ldm.models.autoencoder.AutoencoderKL(**copy.deepcopy(params)), seed)
+    packed = 1 if network.bn is None else 2  # Flux.2's packs 2 × 2 latent pixels and normalises them
+    if packed > 1:
+        draw = torch.Generator().manual_seed(seed)
+        network.bn.running_mean.copy_(0.1 * torch.randn(4 * channels, generator=draw))
+        network.bn.running_var.copy_(0.5 + torch.rand(4 * channels, generator=draw))
+    state = {name: value.clone() for name, value in network.state_dict().items()}
     made = comfy.sd.VAE(sd=state, config={"params": params}, dtype=torch.float32)
-    made.latent_channels, made.downscale_ratio, made.upscale_ratio = channels, 2 ** (scales - 1), 2 ** (scales - 1)
+    made.latent_channels, made.downscale_ratio, made.upscale_ratio = channels * packed**2, 8 * packed, 8 * packed
     return made

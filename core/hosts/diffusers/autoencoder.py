@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from ...backbone.contracts import Family
 from ...backbone.eager import original, uncompiled
@@ -18,9 +19,14 @@ from .memory import give_back, rows_that_fit, vae_row_bytes
 
 logger = logging.getLogger(__name__)
 
+#: Latent pixels that Flux.2's packs into one, along each side.
+_PACKED = 2
+
 
 class PipelineVAE:
     """A VAE of pictures (``scaling_factor``, ``shift_factor``), or of videos (``latents_mean`` …) for single frames.
+
+    Flux.2's packs 2 × 2 latent pixels into channels and normalises each by a running mean and variance.
 
     Args:
         vae: Of diffusers.
@@ -35,11 +41,13 @@ class PipelineVAE:
         self._vae, self._family, self._most = original(vae), family, most_rows
         config = self._vae.config
         self._video = hasattr(config, "z_dim")
-        channels = config.z_dim if self._video else config.latent_channels
-        if channels != family.latent_channels:
+        self._norm = getattr(self._vae, "bn", None)
+        self._channels = config.z_dim if self._video else config.latent_channels
+        made = self._channels * (1 if self._norm is None else _PACKED**2)
+        if made != family.latent_channels:
             raise MismatchedBackbone(
                 f"a VAE with {family.latent_channels} latent channels for {family.name}",
-                f"one with {channels}",
+                f"one with {made}",
                 "Load the VAE of this pipeline's model.",
             )
 
@@ -68,23 +76,26 @@ class PipelineVAE:
             return raw.squeeze(2) if self._video else raw
 
         raw = torch.cat(self._in_rows(encoded, len(pixels), (height // stride, width // stride), device))
-        if raw.shape[1] == 2 * self._family.latent_channels:
+        if raw.shape[1] == 2 * self._channels:
             raw = _drawn(raw, sample)
+        raw = raw if self._norm is None else F.pixel_unshuffle(raw, _PACKED)
         shift, scale = self._shift_and_scale(raw)
         return ((raw - shift) * scale).float()
 
     def decode(self, latents: Tensor, device: torch.device, *, differentiable: bool) -> Tensor:
         """Latents → pixels [N, 3, H, W] in [0, 1]; not clamped when differentiable."""
         with torch.set_grad_enabled(differentiable and torch.is_grad_enabled()), uncompiled():
+            latents = latents.to(device)
             shift, scale = self._shift_and_scale(latents)
-            raw = (latents / scale + shift).to(device, self._vae.dtype)
+            raw = (latents / scale + shift).to(self._vae.dtype)
+            raw = raw if self._norm is None else F.pixel_shuffle(raw, _PACKED)
             if torch.is_grad_enabled():
                 return self._pixels(raw)
 
             def decoded(first: int, last: int) -> Tensor:
                 return self._pixels(raw[first:last])
 
-            pixels = torch.cat(self._in_rows(decoded, len(raw), raw.shape[-2:], device))
+            pixels = torch.cat(self._in_rows(decoded, len(raw), latents.shape[-2:], device))
         return pixels if differentiable else pixels.clamp(0.0, 1.0)
 
     def _pixels(self, raw: Tensor) -> Tensor:
@@ -94,6 +105,9 @@ class PipelineVAE:
     def _shift_and_scale(self, like: Tensor) -> tuple[Any, Any]:
         """What is taken from raw latents, and by what they are multiplied then; by channel for a video's."""
         config = self._vae.config
+        if self._norm is not None:
+            spread = (self._norm.running_var.to(like) + config.batch_norm_eps).sqrt().view(1, -1, 1, 1)
+            return self._norm.running_mean.to(like).view(1, -1, 1, 1), 1.0 / spread
         if not self._video:
             return getattr(config, "shift_factor", None) or 0.0, config.scaling_factor
         mean, spread = (

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 class DiffusersBackbone:
     """A pipeline, or the embedded model. Nothing stays on its modules.
 
-    SD 1.x, SD 2.x, SDXL, SD3, Flux.1, Lumina 2, Z-Image, Qwen-Image and Wan 2.1.
+    SD 1.x, SD 2.x, SDXL, SD3, Flux.1, Flux.2, Lumina 2, Z-Image, Qwen-Image and Wan 2.1.
 
     Args:
         pipeline: With ``unet`` and ``scheduler``, or ``transformer``; its VAE and its text encoders are needed for

@@ -65,7 +65,7 @@ def denoiser_of(pipeline: Any) -> Denoiser:
         raise BadInput(
             f"a diffusers pipeline with a U-Net, or one of {', '.join(NETWORKS)}",
             f"{type(pipeline).__name__} with {type(network).__name__ if network is not None else 'neither'}",
-            "Load SD 1.x, SD 2.x, SDXL, SD3, Flux.1, Lumina 2, Z-Image, Qwen-Image or Wan 2.1.",
+            "Load SD 1.x, SD 2.x, SDXL, SD3, Flux.1, Flux.2, Lumina 2, Z-Image, Qwen-Image or Wan 2.1.",
         )
     if unet is None and getattr(pipeline, "transformer_2", None) is not None:
         remedy = "Use a pipeline of one network, such as Wan 2.1."

@@ -15,7 +15,7 @@ from ...backbone.contracts import Tap
 from ...taps.recorder import Grid
 from .joint_attention import FirstAttention
 from .recording import recorded
-from .transformer_kinds import NETWORKS, PATCH
+from .transformer_kinds import NETWORKS
 from .transformer_names import published_weights
 
 if TYPE_CHECKING:
@@ -46,10 +46,11 @@ class TransformerDenoiser:
 
     def _named(self, name: str, modules: Iterable[nn.Module]) -> Iterator[Block]:
         channels, heads = self._kind.sizes(self.network.config)
+        patch = self._kind.patch
         for number, module in enumerate(modules):
             label = f"{name}.{number}"
-            feature = Tap(label, "feature", channels, PATCH)
-            yield Block(feature, Tap(f"{label}.text", "attention", heads, PATCH), module)
+            feature = Tap(label, "feature", channels, patch)
+            yield Block(feature, Tap(f"{label}.text", "attention", heads, patch), module)
 
     def weights(self) -> Iterator[tuple[str, tuple[Tensor, ...]]]:
         """Every matrix under the published checkpoint's name."""
@@ -71,7 +72,7 @@ class TransformerDenoiser:
             yield
             return
         wanted, put = recorded(recorder, self.order, sigmas, rows, stop=stop)
-        grid = Grid(*(-(-side // PATCH) for side in x.shape[-2:]))
+        grid = Grid(*(-(-side // self._kind.patch) for side in x.shape[-2:]))
         with ExitStack() as stack:
             image, text = self._kind.places(grid.h * grid.w, tokens)
             attention = stack.enter_context(FirstAttention(image, text))
@@ -87,7 +88,8 @@ class TransformerDenoiser:
     def estimate(self, z_t: Tensor, sigma: Tensor, conditioning: Conditioning, family: Family) -> Tensor:
         """Noised latents [N, C, h, w] at sigma [N] → x0, float32. Odd sides are filled up as ComfyUI fills them."""
         height, width = z_t.shape[2:]
-        x = F.pad(z_t, (0, width % PATCH, 0, height % PATCH), mode="circular") if (height | width) % PATCH else z_t
+        down, right = -height % self._kind.patch, -width % self._kind.patch
+        x = F.pad(z_t, (0, right, 0, down), mode="circular") if down or right else z_t
         dtype = self.network.dtype
         told = {
             "encoder_hidden_states": conditioning.tokens.to(x.device, dtype),

@@ -6,16 +6,19 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from ...backbone.families import ModelFacts
 
 if TYPE_CHECKING:
     from ...backbone.contracts import Family
 
-#: Latent pixels per token, along each side.
+#: Latent pixels per token, along each side; Flux.2's are tokens themselves.
 PATCH = 2
 #: Z-Image fills image and text up to multiples of so many tokens.
 _MULTIPLE = 32
+#: Flux.2 fills texts up to so many tokens.
+_FLUX2_TEXT = 512
 
 
 class Kind(Protocol):
@@ -23,9 +26,11 @@ class Kind(Protocol):
 
     Attributes:
         attention: A block's attribute that holds the attention in which the image meets the text.
+        patch: Latent pixels per token, along each side.
     """
 
     attention: str
+    patch: int
 
     def facts(self, config: Any) -> ModelFacts:
         """What the registry of families asks, in ComfyUI's words."""
@@ -52,6 +57,7 @@ class _Kind:
     """What most of them share."""
 
     attention = "attn"
+    patch = PATCH
 
     def sizes(self, config: Any) -> tuple[int, int]:
         heads = int(config.num_attention_heads)
@@ -102,6 +108,38 @@ class _Flux(_Kind):
             **told,
         ).sample
         return _unpacked(out, x)
+
+
+class _Flux2(_Flux):
+    """Flux.2, dev and klein: as ComfyUI does, a text of fewer than 512 tokens gets zeros before it; four axes."""
+
+    patch = 1
+
+    def facts(self, config: Any) -> ModelFacts:
+        return ModelFacts("Flux2", "flow", *_channels(config))
+
+    def places(self, cells: int, tokens: int) -> tuple[slice, slice]:
+        first = max(tokens, _FLUX2_TEXT)
+        return slice(first, first + cells), slice(first - tokens, first)
+
+    def velocity(self, network: Any, x: Tensor, sigma: Tensor, told: dict[str, Any], family: Family) -> Tensor:
+        rows, _, h, w = x.shape
+        tokens = told["encoder_hidden_states"]
+        tokens = F.pad(tokens, (0, 0, max(0, _FLUX2_TEXT - tokens.shape[1]), 0))
+        places = torch.zeros(h, w, 4, device=x.device)
+        places[..., 1], places[..., 2] = torch.arange(h)[:, None], torch.arange(w)[None]
+        words = torch.zeros(tokens.shape[1], 4, device=x.device)
+        words[:, 3] = torch.arange(tokens.shape[1])
+        guided = network.config.guidance_embeds
+        out = network(
+            x.flatten(2).transpose(1, 2),
+            encoder_hidden_states=tokens,
+            timestep=sigma,
+            img_ids=places.view(-1, 4),
+            txt_ids=words,
+            guidance=torch.full((rows,), family.guidance or 0.0, device=x.device) if guided else None,
+        ).sample
+        return out.transpose(1, 2).unflatten(-1, (h, w))
 
 
 class _Wan(_Kind):
@@ -185,6 +223,7 @@ class _QwenImage(_Kind):
 NETWORKS: dict[str, type[Kind]] = {
     "SD3Transformer2DModel": _SD3,
     "FluxTransformer2DModel": _Flux,
+    "Flux2Transformer2DModel": _Flux2,
     "WanTransformer3DModel": _Wan,
     "Lumina2Transformer2DModel": _Lumina2,
     "ZImageTransformer2DModel": _ZImage,

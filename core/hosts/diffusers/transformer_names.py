@@ -71,6 +71,23 @@ _FLUX: list[_Rule] = [
     (rf"{_SINGLE}proj_mlp", r"single_blocks.\1.linear1", 3),
     (rf"{_SINGLE}proj_out", r"single_blocks.\1.linear2", 0),
 ]
+_FLUX2: list[_Rule] = [
+    *_ENDS,
+    (r"x_embedder", "img_in", 0),
+    (r"context_embedder", "txt_in", 0),
+    (r"time_guidance_embed\.timestep_embedder\.linear_1", "time_in.in_layer", 0),
+    (r"time_guidance_embed\.timestep_embedder\.linear_2", "time_in.out_layer", 0),
+    (r"time_guidance_embed\.guidance_embedder\.linear_1", "guidance_in.in_layer", 0),
+    (r"time_guidance_embed\.guidance_embedder\.linear_2", "guidance_in.out_layer", 0),
+    (r"(double_stream_modulation_img|double_stream_modulation_txt|single_stream_modulation)\.linear", r"\1.lin", 0),
+    *_streams(r"double_blocks.\1.img_", r"double_blocks.\1.txt_", "mod.lin", "mlp", ("0", "2")),
+    (r"transformer_blocks\.(\d+)\.ff\.linear_in", r"double_blocks.\1.img_mlp.0", 0),
+    (r"transformer_blocks\.(\d+)\.ff\.linear_out", r"double_blocks.\1.img_mlp.2", 0),
+    (r"transformer_blocks\.(\d+)\.ff_context\.linear_in", r"double_blocks.\1.txt_mlp.0", 0),
+    (r"transformer_blocks\.(\d+)\.ff_context\.linear_out", r"double_blocks.\1.txt_mlp.2", 0),
+    (rf"{_SINGLE}attn\.to_qkv_mlp_proj", r"single_blocks.\1.linear1", 0),
+    (rf"{_SINGLE}attn\.to_out", r"single_blocks.\1.linear2", 0),
+]
 _WAN: list[_Rule] = [
     (r"condition_embedder\.time_embedder\.linear_1", "time_embedding.0", 0),
     (r"condition_embedder\.time_embedder\.linear_2", "time_embedding.2", 0),
@@ -112,13 +129,14 @@ _ZIMAGE: list[_Rule] = [
 _RULES = {
     "SD3Transformer2DModel": _SD3,
     "FluxTransformer2DModel": _FLUX,
+    "Flux2Transformer2DModel": _FLUX2,
     "WanTransformer3DModel": _WAN,
     "Lumina2Transformer2DModel": _LUMINA2,
     "ZImageTransformer2DModel": _ZIMAGE,
     "QwenImageTransformer2DModel": [],
 }
 #: Of these the last scale-and-shift matrix has its halves the other way round.
-_SWAPPING = ("SD3Transformer2DModel", "FluxTransformer2DModel")
+_SWAPPING = ("SD3Transformer2DModel", "FluxTransformer2DModel", "Flux2Transformer2DModel")
 
 
 def published_weights(network: Any) -> Iterator[tuple[str, tuple[Tensor, ...]]]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import torch
@@ -11,10 +13,39 @@ from ...backbone.adaptation import SoftPrompts, TextSpace
 from ...backbone.contracts import Conditioning
 from ...errors import BadInput, UnsupportedFamily
 
-#: Tokens in a condition, by family: T5's as many as ComfyUI gives them, a language model's at most so many.
-_LENGTHS = {"sd3": 77, "flux": 256, "wan21": 512, "lumina2": 256, "zimage": 512, "qwen_image": 1024}
-#: Which hidden states are the condition, counted from the last.
-_LANGUAGE_MODELS = {"lumina2": -2, "zimage": -2, "qwen_image": -1}
+#: Tokens in a condition, by family: T5's as many as ComfyUI gives them.
+_LENGTHS = {"sd3": 77, "flux": 256, "wan21": 512}
+#: Stands for a text, to find where a template puts it.
+_MARK = "\ue000"
+
+
+@dataclass(frozen=True, slots=True)
+class _LanguageModel:
+    """How a language model's hidden states become a condition.
+
+    Attributes:
+        layers: Which of them, side by side; negative ones are counted from the last.
+        length: Tokens at most.
+        filled: Whether shorter texts are filled up to that length, as ComfyUI does.
+        thinking: Whether the chat template leaves room to think.
+    """
+
+    layers: tuple[int, ...]
+    length: int
+    filled: bool = False
+    thinking: bool = True
+
+
+_LANGUAGE_MODELS = {
+    "lumina2": _LanguageModel((-2,), 256),
+    "zimage": _LanguageModel((-2,), 512),
+    "qwen_image": _LanguageModel((-1,), 1024),
+}
+#: Flux.2's, by their configuration: dev has Mistral 3, klein Qwen 3.
+_FLUX2 = {
+    "mistral3": _LanguageModel((10, 20, 30), 512),
+    "qwen3": _LanguageModel((9, 18, 27), 512, filled=True, thinking=False),
+}
 
 
 class TransformerText:
@@ -24,11 +55,16 @@ class TransformerText:
         pipeline: With ``encode_prompt``.
         family: The family's name.
         words_from: Whose tokens the condition begins with, in the words of the family.
+
+    Raises:
+        UnsupportedFamily: Flux.2 with another language model than dev's or klein's.
     """
 
     def __init__(self, pipeline: Any, family: str, words_from: str) -> None:
         self._pipeline, self._family = pipeline, family
-        self._tokenizer = pipeline.tokenizer_2 if words_from == "t5xxl" else pipeline.tokenizer
+        tokenizer = pipeline.tokenizer_2 if words_from == "t5xxl" else pipeline.tokenizer
+        self._tokenizer = getattr(tokenizer, "tokenizer", tokenizer)  # a processor of pictures has one inside
+        self._reads = _flux2(pipeline.text_encoder) if family == "flux2" else _LANGUAGE_MODELS.get(family)
 
     def embed(self, prompts: Sequence[str]) -> Conditioning:
         """Plain texts, a row each.
@@ -40,8 +76,8 @@ class TransformerText:
         if isinstance(prompts, str) or not texts:
             raise BadInput("a list of at least one text", repr(prompts)[:80], "Give one text per row.")
         with torch.no_grad():
-            if self._family in _LANGUAGE_MODELS:
-                return self._by_language_model(texts)
+            if self._reads is not None:
+                return self._by_language_model(texts, self._reads)
             tokens, pooled = self._wan(texts) if self._family == "wan21" else self._encoded(texts)
         spans = tuple(self._spans(text, text) for text in texts)
         return Conditioning(tokens, pooled, tuple(texts), spans, _whole(spans), lengths=(tokens.shape[1],) * len(texts))
@@ -65,50 +101,76 @@ class TransformerText:
         states = encoder(made.input_ids.to(device), mask).last_hidden_state
         return states * mask.unsqueeze(-1).to(states), None
 
-    def _by_language_model(self, texts: list[str]) -> Conditioning:
+    def _by_language_model(self, texts: list[str], reads: _LanguageModel) -> Conditioning:
         """Every text by itself, inside the pipeline's template, whose beginning Qwen-Image drops."""
-        device, encoder = self._pipeline._execution_device, self._pipeline.text_encoder
         drop = self._pipeline.prompt_template_encode_start_idx if self._family == "qwen_image" else 0
-        most, found, spans = _LENGTHS[self._family] + drop, [], []
+        found, spans = [], []
         for text in texts:
-            told = self._templated(text)
-            made = self._tokenizer(told, max_length=most, truncation=True, return_tensors="pt").to(device)
-            states = encoder(made.input_ids, attention_mask=made.attention_mask, output_hidden_states=True)
-            found.append(states.hidden_states[_LANGUAGE_MODELS[self._family]][0, drop:])
-            words = {word: (a - drop, b - drop) for word, (a, b) in self._spans(text, told).items()}
+            told = self._templated(text, reads)
+            found.append(self._states(told, reads, reads.length + drop)[drop:])
+            begins = self._templated(_MARK, reads).index(_MARK)
+            words = {word: (a - drop, b - drop) for word, (a, b) in self._spans(text, told, begins).items()}
             spans.append({word: span for word, span in words.items() if span[1] <= len(found[-1])})
         lengths = tuple(len(states) for states in found)
         places = [[place % length for place in range(max(lengths))] for length in lengths]
         tokens = torch.stack([states[where] for states, where in zip(found, places, strict=True)])
         return Conditioning(tokens, None, tuple(texts), tuple(spans), _whole(spans), lengths=lengths)
 
-    def _templated(self, text: str) -> str:
-        """Z-Image speaks to a chat model; Lumina 2 gets the plain text, as in ComfyUI without its system prompts."""
+    def _states(self, told: str, reads: _LanguageModel, most: int) -> torch.Tensor:
+        """Hidden states [T, width] of a text in its template, at most so many."""
+        device, encoder = self._pipeline._execution_device, self._pipeline.text_encoder
+        filling = {"padding": "max_length", "padding_side": "right"} if reads.filled else {}
+        made = self._tokenizer(
+            told, max_length=most, truncation=True, return_tensors="pt", **self._begun(told), **filling
+        ).to(device)
+        # A model that also writes would give every token's chance at every place.
+        more = {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(encoder.forward).parameters else {}
+        asked = {"attention_mask": made.attention_mask, "output_hidden_states": True, "use_cache": False}
+        states = encoder(made.input_ids, **asked, **more).hidden_states
+        return torch.cat([states[layer][0] for layer in reads.layers], dim=-1)
+
+    def _begun(self, told: str) -> dict[str, bool]:
+        """A template that begins with the start token needs none from the tokenizer."""
+        start = getattr(self._tokenizer, "bos_token", None)
+        return {"add_special_tokens": False} if start and told.startswith(start) else {}
+
+    def _templated(self, text: str, reads: _LanguageModel) -> str:
+        """Most are told as to a chat model; Lumina 2 gets the plain text, as in ComfyUI without its system prompts."""
         if self._family == "qwen_image":
             return self._pipeline.prompt_template_encode.format(text)
         if self._family == "lumina2":
             return text
-        message = [{"role": "user", "content": text}]
-        return self._tokenizer.apply_chat_template(
-            message, tokenize=False, add_generation_prompt=True, enable_thinking=True
-        )
+        system = getattr(self._pipeline, "system_message", None)
+        if system is None:
+            message = [{"role": "user", "content": text}]
+            more = {"add_generation_prompt": True, "enable_thinking": reads.thinking}
+        else:
+            parts = (("system", system), ("user", text.replace("[IMG]", "")))  # that token stands for a picture
+            message = [{"role": role, "content": [{"type": "text", "text": part}]} for role, part in parts]
+            more = {"add_generation_prompt": False}
+        return self._pipeline.tokenizer.apply_chat_template(message, tokenize=False, **more)
 
-    def _spans(self, text: str, told: str) -> dict[int, tuple[int, int]]:
+    def _spans(self, text: str, told: str, begins: int = 0) -> dict[int, tuple[int, int]]:
         """Tokens of each word (split at white space), by the tokenizer's own offsets; none where it tells none.
+
+        A token of white space alone belongs to the word after it, as a space inside a token does.
 
         Args:
             text: What the user wrote.
             told: What the tokenizer gets, with the text in it.
+            begins: Where in it.
         """
         if not getattr(self._tokenizer, "is_fast", False):
             return {}
-        places = self._tokenizer(told, return_offsets_mapping=True)["offset_mapping"]
+        places = self._tokenizer(told, return_offsets_mapping=True, **self._begun(told))["offset_mapping"]
         found: dict[int, tuple[int, int]] = {}
-        end = told.index(text)
+        end = begins
         for number, word in enumerate(text.split()):
-            start = told.index(word, end)
-            end = start + len(word)
-            own = [place for place, (a, b) in enumerate(places) if a < b and a < end and b > start]
+            start = told.find(word, end)
+            if start < 0:
+                continue  # what a template leaves out
+            first, end = end if found else start, start + len(word)
+            own = [place for place, (a, b) in enumerate(places) if a < b and a < end and b > first]
             if own:
                 found[number] = (own[0], own[-1] + 1)
         return found
@@ -156,3 +218,11 @@ def _whole(spans: Sequence[Mapping[int, tuple[int, int]]]) -> tuple[tuple[int, i
     return tuple(
         (min(a for a, _ in words.values()), max(b for _, b in words.values())) if words else (0, 0) for words in spans
     )
+
+
+def _flux2(encoder: Any) -> _LanguageModel:
+    kind = str(getattr(encoder.config, "model_type", type(encoder).__name__))
+    if kind not in _FLUX2:
+        remedy = "Load the pipeline with its own text encoder, or hand in conditions."
+        raise UnsupportedFamily(f"Flux.2 with one of {', '.join(_FLUX2)}", f"with {kind}", remedy)
+    return _FLUX2[kind]
