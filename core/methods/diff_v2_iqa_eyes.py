@@ -19,7 +19,7 @@ from ..errors import UnreadableFile
 from ..nets.diff_v2_eyes import DiffEyes
 from ..nets.diff_v2_resnet import ResNet
 from ..nets.diff_v2_vit import VisionTransformer, vit_weights
-from ..nets.judge_file import digest, read
+from ..nets.judge_file import read
 from .judge import SHIPPED
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def load_eyes(
     with torch.random.fork_rng(devices=[]):  # building draws weights that are overwritten
         if "judge" in (settings.patches, settings.vectors):
             judge = read(SHIPPED, ops)[0].backbone
-            identity["judge"] = digest(SHIPPED)
+            identity["judge"] = weights_digest(judge)  # its trunk alone: another head judges with the same eyes
         patches, vectors = judge, judge
         if settings.patches == "vit" and branch != "vda":
             patches = vit or _vit(settings, files.vit, ops)

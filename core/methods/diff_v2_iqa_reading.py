@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.nn import functional as F
 
-from ..images import reason_unscorable
+from ..images import finite_rows, reason_unscorable
 from ..memory import in_chunks
 from .diff_v2_iqa_settings import DiffSettings, View
 
@@ -135,11 +135,12 @@ class Reading:
         given = torch.stack(list(pictures)).to(self.device)
         found = self.restorer.restore(given, watch=step)
         images = found.images.to(given)
-        finite = images.flatten(1).isfinite().all(1)
+        finite = finite_rows(images)
         reasons = tuple(
             reason or (None if bool(whole) else "the restorer diverged: its pictures hold NaN or infinity")
             for reason, whole in zip(found.reasons, finite, strict=True)
         )
         # A row without a restoration is read as if nothing had changed, and gets its reason.
-        images = torch.where(finite.view(-1, 1, 1, 1, 1), images, given[:, None].expand_as(images))
+        if not bool(finite.all()):
+            images = torch.where(finite.view(-1, 1, 1, 1, 1), images, given[:, None].expand_as(images))
         return Pictures(given, images.clamp(0.0, 1.0), found.calls, found.noise_levels, reasons)

@@ -27,11 +27,15 @@ def checked(images: Tensor, least: int = LEAST) -> tuple[Tensor, list[str | None
         raise BadInput("pictures [N, 3, H, W]", got, "Add the batch dimension, drop alpha, leave out empty pictures.")
     pictures = images.detach().float()
     reasons = [reason_unscorable(picture, least) for picture in pictures]
-    broken = torch.tensor([reason is not None for reason in reasons], device=pictures.device).view(-1, 1, 1, 1)
-    return torch.where(broken, torch.full_like(pictures, 0.5), pictures).clamp(0.0, 1.0), reasons
+    if any(reasons):
+        broken = torch.tensor([reason is not None for reason in reasons], device=pictures.device).view(-1, 1, 1, 1)
+        pictures = torch.where(broken, torch.full_like(pictures, 0.5), pictures)
+    return pictures.clamp(0.0, 1.0), reasons
 
 
 def kept_rows(found: Tensor, pictures: Tensor, reasons: list[str | None]) -> Tensor:
     """Restorations [N, 3, 3, H, W], the input three times where there is a reason."""
+    if not any(reasons):
+        return found
     broken = torch.tensor([reason is not None for reason in reasons], device=found.device).view(-1, 1, 1, 1, 1)
     return torch.where(broken, pictures[:, None].to(found), found)

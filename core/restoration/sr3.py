@@ -104,7 +104,7 @@ class Sr3Restorer:
         weight = self._net.first.weight
         with torch.no_grad():
             states = _Path(self._net, self.options, 2.0 * pictures.to(weight.device) - 1.0, reasons, watch).run()
-        found = (torch.stack(states, 1) * 0.5 + 0.5).clamp(0.0, 1.0).to(pictures.device)
+        found = torch.stack(states, 1).mul_(0.5).add_(0.5).clamp_(0.0, 1.0).to(pictures.device)
         levels = [level for level in inference_levels(self.options.steps) if level.kept is not None]
         d0, d1, d2 = (level.noise for level in sorted(levels, key=lambda level: level.noise))
         return Restored(kept_rows(found, pictures, reasons), (d0, d1, d2), self.options.steps, tuple(reasons))
@@ -120,7 +120,7 @@ class _Path:
         self._height, self._width = images.shape[-2:]
         stride = net.shape.stride
         down, right = -self._height % stride, -self._width % stride
-        self._condition = F.pad(images, (0, right, 0, down), mode="replicate")
+        self._condition = F.pad(images, (0, right, 0, down), mode="replicate") if right or down else images
         height, width = self._condition.shape[-2:]
         self._tiles = place_tiles(height, width, options.tile, options.overlap, stride)
         self._levels = inference_levels(options.steps)
@@ -138,8 +138,7 @@ class _Path:
             raw = feathered(
                 x, self._tiles, self._options.overlap, lambda tile, x=x, level=level: self._part(x, level, tile)
             )
-            self._check(raw, level)
-            x0 = torch.nan_to_num(raw).clamp(-1.0, 1.0)
+            x0 = (raw if self._check(raw, level) else torch.nan_to_num(raw)).clamp(-1.0, 1.0)
             after = self._levels[place + 1] if place + 1 < len(self._levels) else None
             fresh = self._noise(1 + place) if self._options.eta and after is not None else None
             x = ddim(x, x0, level, after, self._options.eta, fresh)
@@ -154,23 +153,25 @@ class _Path:
         """The clean estimate of one tile of all rows, as many at a time as fit."""
         dtype = self._net.first.weight.dtype
         condition, noisy = tile.take(self._condition), tile.take(x)
-        found = torch.empty_like(condition)
 
-        def work(first: int, last: int) -> None:
+        def work(first: int, last: int) -> Tensor:
             signal = torch.full((last - first,), level.signal, device=x.device)
             told = self._net.clean(condition[first:last].to(dtype), noisy[first:last].to(dtype), signal)
-            found[first:last] = told.float()
             self._done += last - first
             if self._watch is not None:
                 self._watch(self._done, self._units)
+            return told.float()
 
-        _, self._rows = in_chunks(len(x), self._rows, work)
-        return found
+        parts, self._rows = in_chunks(len(x), self._rows, work)
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
 
-    def _check(self, raw: Tensor, level: Level) -> None:
-        """Give up rows that are not finite, or far off where little noise is left to blame."""
-        finite = raw.flatten(1).isfinite().all(1)
-        reach = raw.flatten(1).square().mean(1).sqrt()
+    def _check(self, raw: Tensor, level: Level) -> bool:
+        """Give up rows that are not finite, or far off where little noise is left to blame; whether all are near."""
+        flat = raw.flatten(1)
+        reach = torch.linalg.vector_norm(flat, dim=1) / flat.shape[1] ** 0.5
+        if bool((reach <= _DIVERGED).all()):  # neither NaN nor infinity is
+            return True
+        finite = flat.isfinite().all(1)
         for row, reason in enumerate(self._reasons):
             if reason is None and not finite[row]:
                 self._reasons[row] = _NOT_FINITE
@@ -179,6 +180,7 @@ class _Path:
                     f"the restorer diverged: at noise {level.noise:.2f} its estimate reaches "
                     f"{float(reach[row]):.3g} times the range of pixels"
                 )
+        return False
 
 
 def load_sr3(

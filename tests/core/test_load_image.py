@@ -11,7 +11,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from latent_critic.core.cv import cv2
 from latent_critic.core.errors import UnreadableFile
-from latent_critic.core.images import load_image, picture_size, reason_unscorable, thumbnail, to_picture
+from latent_critic.core.images import (
+    finite_rows,
+    load_image,
+    picture_size,
+    reason_unscorable,
+    thumbnail,
+    to_picture,
+)
 from PIL import Image
 
 RGB = np.random.default_rng(1).integers(0, 256, (9, 14, 3), dtype=np.uint8)
@@ -200,3 +207,18 @@ def test_a_damaged_file_loads_or_is_refused_and_nothing_else(tmp_path, data):
 def test_to_picture_is_the_way_back(tmp_path):
     assert np.array_equal(np.asarray(to_picture(planes(RGB))), RGB)
     assert to_picture(torch.full((3, 40, 20), float("nan")), side=10).size == (5, 10)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_one_value_that_is_not_finite_is_found(value):
+    image = torch.rand(3, 20, 30, generator=torch.Generator().manual_seed(0))
+    rows = image.expand(4, -1, -1, -1).clone()
+    rows[1, 2, 19, 29] = value
+    rows[2, 0, 0, :2] = torch.tensor([value, -value])
+    assert finite_rows(rows).tolist() == [True, False, False, True]
+    assert [reason_unscorable(row) is None for row in rows] == [True, False, False, True]
+    assert "NaN or infinite" in str(reason_unscorable(rows[1]))
+
+
+def test_rows_whose_sum_leaves_the_range_are_finite():
+    assert finite_rows(torch.full((2, 3, 4, 4), 3e38)).tolist() == [True, True]

@@ -310,6 +310,27 @@ def test_a_head_belongs_to_its_restorer(pictures):
         DiffV2IQA(Blur(), other, eyes, DiffOptions(override=True))
 
 
+def test_a_head_is_bound_to_the_judges_trunk_not_to_its_head(tmp_path, monkeypatch):
+    from latent_critic.core.methods import diff_v2_iqa_eyes as module
+    from latent_critic.core.nets import judge_file
+
+    _, head = made()
+    network, facts = judge_file.read(module.SHIPPED)
+    path = tmp_path / "judge.safetensors"
+    monkeypatch.setattr(module, "SHIPPED", path)
+    with torch.no_grad():
+        for weight in network.head.parameters():
+            weight.mul_(0.5)
+    judge_file.save(path, network, facts)
+    DiffV2IQA(Blur(), head, load_eyes(JUDGE))
+    last = list(network.backbone.parameters())[-1]
+    with torch.no_grad():
+        last.view(-1)[0] += 1.0
+    judge_file.save(path, network, facts)
+    with pytest.raises(MismatchedBackbone, match="judge"):
+        DiffV2IQA(Blur(), head, load_eyes(JUDGE), DiffOptions(override=True))
+
+
 def test_over_the_pixel_restorer(pictures):
     """SR3's own code with random weights: deterministic, and its calls are told."""
     from latent_critic.core.nets.restorer import RestorerNet, RestorerShape
