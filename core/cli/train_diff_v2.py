@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,6 +36,10 @@ def add(kinds: Subparsers) -> None:
     )
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the head's .safetensors")
     parser.add_argument("--run", type=Path, required=True, metavar="DIR", dest="folder", help="state, log, cache")
+    parser.add_argument(
+        "--study", type=Path, metavar="FILE", help="also train it without restored pictures and with either branch "
+        "alone, and write what each is worth (JSON)"
+    )  # fmt: skip
     _add_restorer(parser)
     _add_reading(parser)
     _add_sizes(parser)
@@ -108,7 +113,9 @@ def run(arguments: argparse.Namespace) -> int:
     """Restore, train, tell calls and validation figures."""
     import torch
 
+    from ..files import write_text
     from ..train.diff_v2 import train_diff_v2
+    from ..train.diff_v2_study import study
     from ..train.genziqa_world import Accelerated, Alone
 
     if arguments.threads:
@@ -119,8 +126,12 @@ def run(arguments: argparse.Namespace) -> int:
     restorer = _restorer(arguments, device)
     with progress(request.steps, world.main) as watch:
         result = train_diff_v2(request, restorer, watch, world, device)
+        found = study(request, restorer, watch, world, device) if arguments.study and result.head else None
     if not world.main:
         return 0
+    if found is not None:
+        write_text(arguments.study, json.dumps(found, indent=1) + "\n")
+        note(f"wrote {arguments.study}")
     told = result.validation
     figures = ", ".join(f"{name} {value:.3f}" for name, value in told.items() if isinstance(value, float))
     done = f"wrote {request.out}" if result.head else "saved; the same command goes on"

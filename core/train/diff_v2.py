@@ -54,12 +54,14 @@ class DiffResult:
         validation: Its agreement with people on the held-back pictures.
         step: Steps made in all.
         seconds_per_step: Of the steps of this call.
+        held_back: Name, score and rating of each picture that it was validated on.
     """
 
     head: DiffHead | None
     validation: dict[str, Any]
     step: int
     seconds_per_step: float
+    held_back: tuple[tuple[str, float, float], ...] = ()
 
 
 def train_diff_v2(
@@ -87,8 +89,8 @@ def train_diff_v2(
     seconds = take_steps(run, request)
     if run.state.step < request.steps:
         return DiffResult(None, {}, run.state.step, seconds)
-    head, validation = run.finish()
-    return DiffResult(head, validation, run.state.step, seconds)
+    head, held_back = run.finish()
+    return DiffResult(head, dict(head.meta.validation), run.state.step, seconds, held_back)
 
 
 class _Run:
@@ -107,7 +109,8 @@ class _Run:
         self.eyes.network.to(device)
         self.reading = Reading(restorer, self.eyes.network, request.settings, device, request.rows)
         what = "restorations" if self.own else request.cache
-        self.cache = SeenCache(request.run / "cache", self.reading, self.identity, what)
+        shared = request.shared or request.run
+        self.cache = SeenCache(shared / "cache", self.reading, self.identity, what)
         self.modules = nn.ModuleDict({"nets": self.head.nets})
         if self.head.vit is not None:
             self.modules["vit"] = self.head.vit
@@ -118,7 +121,7 @@ class _Run:
         self.state = states.begin({"head": self.modules}, {}, 0, request.decay)
         self.scaler = torch.amp.GradScaler(device.type, enabled=request.precision == "fp16")
         self.file, self.log = request.run / "state.safetensors", request.run / "log.jsonl"
-        self.part: Part = split(request)
+        self.part: Part = split(replace(request, run=shared))
 
     @property
     def own(self) -> bool:
@@ -234,7 +237,7 @@ class _Run:
     def validate(self) -> dict[str, float]:
         """Agreement of the averaged weights on held-back pictures, for the log; nothing is chosen by it."""
         with self._averaged():
-            found = self._measured(self.part.held[: self.request.validate_on])
+            found = _agreement(self._held(), self._values(self._held()))
         if self.world.main:
             append(self.log, [{"stage": _STAGE, "step": self.state.step, **found}])
         return {"srcc": found["srcc"]}
@@ -242,11 +245,8 @@ class _Run:
     def _averaged(self) -> _Swapped:
         return _Swapped(self.modules, self.state.averaged("head"))
 
-    def _measured(self, images: Sequence[RatedImage]) -> dict[str, float]:
-        scores, mos = self._values(images), [image.mos for image in images]
-        if len(scores) < 3 or max(scores) == min(scores):
-            return {"srcc": 0.0, "n": len(scores)}
-        return agreement(scores, mos).to_dict()
+    def _held(self) -> tuple[RatedImage, ...]:
+        return self.part.held[: self.request.validate_on]
 
     @torch.no_grad()
     def _values(self, images: Sequence[RatedImage]) -> list[float]:
@@ -257,12 +257,12 @@ class _Run:
             found += (100.0 * self._scores(part)).clamp(0.0, 100.0).tolist()
         return found
 
-    def finish(self) -> tuple[DiffHead, dict[str, Any]]:
-        """Round the averaged weights as a file does, measure, write."""
+    def finish(self) -> tuple[DiffHead, tuple[tuple[str, float, float], ...]]:
+        """Round the averaged weights as a file does, measure, write; the head, and how it scores held-back pictures."""
         self.validate()
         request = self.request
         with self._averaged():
-            validation: dict[str, Any] = self._measured(self.part.held[: request.validate_on])
+            held = self._values(self._held())
             scores = torch.tensor(self._values(self.part.train[: request.validate_on]))
             modules = copy.deepcopy(self.modules).cpu().eval().requires_grad_(False)
         head = replace(
@@ -270,11 +270,13 @@ class _Run:
             nets=cast(DiffV2Nets, modules["nets"]),
             vit=cast(VisionTransformer, modules["vit"]) if self.own else None,
         )
-        head = self._with_facts(head, {**validation, "steps": self.state.step}, scores)
+        validation = {**_agreement(self._held(), held), "steps": self.state.step}
+        head = self._with_facts(head, validation, scores)
         if self.world.main:
             save_diff_v2(request.out, head)
         self.save()
-        return head, dict(head.meta.validation)
+        told = zip(self._held(), held, strict=True)
+        return head, tuple((image.path.name, score, image.mos) for image, score in told)
 
     def _with_facts(self, head: DiffHead, validation: dict[str, Any], scores: Tensor) -> DiffHead:
         request = self.request
@@ -294,6 +296,12 @@ class _Run:
             identity=identity_of(self.reading.restorer, self.identity),
         )
         return replace(head, meta=meta)
+
+
+def _agreement(images: Sequence[RatedImage], scores: Sequence[float]) -> dict[str, Any]:
+    if len(scores) < 3 or max(scores) == min(scores):
+        return {"srcc": 0.0, "n": len(scores)}
+    return agreement(scores, [image.mos for image in images]).to_dict()
 
 
 class _Swapped:

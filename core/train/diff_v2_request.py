@@ -30,6 +30,7 @@ class DiffRequest:
         own_vit: Train a ViT of its own with the branches; it lies in the head's file.
         cache: ``features`` of every picture, computed once; or its ``restorations`` (for an own ViT, and where
             published maps of 22 MB a view are too many).
+        shared: Folder of what several runs on these pictures share, contents and cache; the run's own when left out.
         steps: Of the optimiser, in all. The last step's averaged weights are kept: nothing is chosen by validation.
         minutes: Stop after this long, saved; ``None`` for no limit.
         batch: Pictures a step, over all processes (published: 4).
@@ -61,6 +62,7 @@ class DiffRequest:
     files: EyeFiles = field(default_factory=EyeFiles)
     own_vit: bool = False
     cache: Literal["features", "restorations"] = "features"
+    shared: Path | None = None
     steps: int = 1000
     minutes: float | None = None
     batch: int = 16
@@ -102,7 +104,18 @@ class DiffRequest:
     def digest(self) -> str:
         """What a saved state must have in common with the request that goes on from it."""
         told: dict[str, Any] = asdict(self)
-        for name in ("out", "run", "steps", "minutes", "save_minutes", "calibrated_on", "data", "rows", "files"):
+        for name in (
+            "out",
+            "run",
+            "steps",
+            "minutes",
+            "save_minutes",
+            "calibrated_on",
+            "data",
+            "rows",
+            "files",
+            "shared",
+        ):
             del told[name]
         told["data"] = [self.data.name, [(str(image.path), image.mos) for image in self.data.images]]
         return hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()[:16]
