@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -9,52 +10,55 @@ from torch import Tensor
 
 from ..backbone.schedule import sigma_of_timestep
 from .speed_row import SpeedRow, time_row
-from .timing import Job, interleaved, own_clock
+from .timing import Job, Timings, interleaved, own_clock
 
 _TEXTS = 2
 #: The scorer's own share is a few hundredths of a score's time: pairs of runs behind its ratio, for each repeat.
 _PAIRS_A_REPEAT = 3
-CALLS = "1 VAE encode, 1 denoiser forward of 4 rows (2 prompts × 2 levels); prompts embedded once in both"
+CALLS = "1 VAE encode, 1 denoiser forward of {rows} rows (2 prompts × {levels} levels); prompts embedded once in both"
 
 
 def genziqa_rows(model: Any, clip: Any, vae: Any, *, repeats: int, side: int) -> list[SpeedRow]:
-    """Two rows: over its bare calls, and linear in images.
+    """Four rows: the fast and the published setting over their bare calls, fast over published, linear in images.
 
-    All jobs but the bare one use one adapted model: ComfyUI lays LoRA anew when another clone of a model is loaded.
+    Jobs of one timing use one adapted model: ComfyUI lays LoRA anew when another clone of a model is loaded.
 
     Args:
         model, clip, vae: ComfyUI's.
-        repeats: Interleaved runs behind the second row's median; the first row's has three pairs for each.
+        repeats: Interleaved runs behind the published setting's and the last row's median; the fast one's has three
+            pairs for each.
         side: Of the images, in pixels.
     """
     from ..hosts.comfyui.adaptable import AdaptableComfyBackbone
     from ..methods.genziqa import GenzIQA
     from ..methods.genziqa_head import untrained
-    from ..methods.genziqa_settings import FAST, GenzSettings
+    from ..methods.genziqa_settings import FAST, PUBLISHED, GenzSettings
 
     backbone = AdaptableComfyBackbone(model, clip, vae)
-    head = untrained(backbone, GenzSettings(timesteps=FAST, side=side))
-    scorer = GenzIQA(backbone, head)
     images = list(torch.rand(2, 3, side, side, generator=torch.Generator().manual_seed(0)))
-    tokens = backbone.embed_soft(head.prompts).tokens
-    bare = Bare(model, vae, tokens, [sigma_of_timestep(t) for t in FAST])
-    jobs: dict[str, Job] = {
-        "one": lambda: scorer.score(images[:1]),
-        "bare": lambda: bare.run(images[0]),
-        "two": lambda: scorer.score(images),
-    }
-    pairs = _PAIRS_A_REPEAT * repeats
+    size, rows, taken = f"{side}×{side} px", [], {}
     with own_clock(model.load_device) as clock:
-        over = interleaved({name: jobs[name] for name in ("one", "bare")}, pairs, clock)
-        linear = interleaved({name: jobs[name] for name in ("two", "one")}, repeats, clock)
-    held, size = scorer.held_bytes(), f"{side}×{side} px"
-    told = (
-        f"1 image of {size}, {pairs} interleaved pairs; bare: {CALLS}; "
-        f"it holds {held['lora']} bytes of LoRA and {held['backup']} of originals"
-    )
+        for name, levels, pairs in (("published", PUBLISHED, repeats), ("fast", FAST, _PAIRS_A_REPEAT * repeats)):
+            head = untrained(backbone, GenzSettings(timesteps=levels, side=side))
+            scorer = GenzIQA(backbone, head)
+            bare = Bare(model, vae, backbone.embed_soft(head.prompts).tokens, [sigma_of_timestep(t) for t in levels])
+            jobs: dict[str, Job] = {"one": partial(scorer.score, images[:1]), "bare": partial(bare.run, images[0])}
+            over = interleaved(jobs, pairs, clock)
+            calls = CALLS.format(rows=_TEXTS * len(levels), levels=len(levels))
+            held = scorer.held_bytes()
+            told = (
+                f"1 image of {size}, {pairs} interleaved pairs; bare: {calls}; "
+                f"it holds {held['lora']} bytes of LoRA and {held['backup']} of originals"
+            )
+            words = f"genziqa, {name} ({len(levels)} levels): over its bare calls"
+            rows.append(time_row(over, "one", "bare", name=words, limit=1.05, detail=told))
+            taken[name] = over.taken["one"][:repeats]
+        linear = interleaved({"two": partial(scorer.score, images), "one": jobs["one"]}, repeats, clock)
     many = f"2 images of {size}, {repeats} interleaved runs"
+    both = f"1 image of {size}, {repeats} runs of each; the head's card has how alike they rank"
     return [
-        time_row(over, "one", "bare", name="genziqa: over its bare calls", limit=1.05, detail=told),
+        *rows,
+        time_row(Timings(taken), "fast", "published", name="genziqa: fast over published", limit=0.6, detail=both),
         time_row(linear, "two", "one", factor=2, name="genziqa: linear in images", limit=1.1, detail=many),
     ]
 

@@ -10,11 +10,13 @@ def test_the_process_beside_a_comfyui_gives_its_rows(comfyui_folder):
     from latent_critic.core.benchmark.speed_comfyui import comfyui_rows
 
     rows = {row.name: row for row in comfyui_rows(comfyui_folder, 1, side=64)}
-    assert len(rows) == 16
+    assert len(rows) == 18
     assert rows["lgdm: over its bare calls"].limit == 1.05
     assert rows["guidance: over its bare calls"].limit == 1.05
     assert "3 noise levels of 7 taps read of 2 of 2 images" in rows["probe: over sampling without it"].detail
-    assert "1 denoiser forward of 4 rows" in rows["genziqa: over its bare calls"].detail
+    assert "1 denoiser forward of 4 rows" in rows["genziqa, fast (2 levels): over its bare calls"].detail
+    assert "1 denoiser forward of 16 rows" in rows["genziqa, published (8 levels): over its bare calls"].detail
+    assert 0 < rows["genziqa: fast over published"].ratio < 1
     assert rows["genziqa: linear in images"].ratio > 0
     assert "1 row with 1485 text tokens" in rows["dp_iqa: over its bare calls"].detail
     assert rows["dp_iqa: over its bare calls"].limit == 1.05
@@ -42,13 +44,15 @@ def test_the_bare_loop_makes_the_calls_that_it_states(pack, tiny, monkeypatch):
     assert calls == of_scorer == [("encode", 1), ("forward", 12)]
 
 
-def test_genziqas_bare_loop_makes_the_calls_that_it_states(pack, tiny, monkeypatch):
-    """One VAE encode and one forward of 2 prompts × 2 levels; both prompts are embedded once."""
+@pytest.mark.parametrize("setting", ["FAST", "PUBLISHED"])
+def test_genziqas_bare_loop_makes_the_calls_that_it_states(pack, tiny, monkeypatch, setting):
+    """One VAE encode and one forward of 2 prompts × 2 or 8 levels; both prompts are embedded once."""
     speed = pack("core.benchmark.speed_genziqa")
     model, clip, vae = tiny.model("sd15"), tiny.clip("sd15"), tiny.vae()
     backbone = pack("core.hosts.comfyui.adaptable").AdaptableComfyBackbone(model, clip, vae)
     settings = pack("core.methods.genziqa_settings")
-    head = pack("core.methods.genziqa_head").untrained(backbone, settings.GenzSettings(timesteps=(33, 69), side=64))
+    levels = getattr(settings, setting)
+    head = pack("core.methods.genziqa_head").untrained(backbone, settings.GenzSettings(timesteps=levels, side=64))
     scorer = pack("core.methods.genziqa").GenzIQA(backbone, head)
     image = torch.rand(3, 64, 64)
     calls = []
@@ -58,8 +62,8 @@ def test_genziqas_bare_loop_makes_the_calls_that_it_states(pack, tiny, monkeypat
     monkeypatch.setattr(vae, "encode", lambda pixels: calls.append(("encode", pixels.shape[0])) or encode(pixels))
     scorer.score([image])
     of_scorer, calls[:] = list(calls), []
-    speed.Bare(model, vae, backbone.embed_soft(head.prompts).tokens, [0.2, 0.3]).run(image)
-    assert calls == of_scorer == [("encode", 1), ("forward", 4)]
+    speed.Bare(model, vae, backbone.embed_soft(head.prompts).tokens, [0.2] * len(levels)).run(image)
+    assert calls == of_scorer == [("encode", 1), ("forward", 2 * len(levels))]
 
 
 def test_lgdms_bare_loop_makes_the_calls_that_it_states(pack, tiny, monkeypatch):
