@@ -11,7 +11,7 @@ from comfy_execution.graph_utils import ExecutionBlocker
 
 from ..core.hosts.comfyui.backbone import ComfyBackbone
 from ..core.methods.alignment import Aligned, AlignmentOptions, PromptAlignment, scored
-from ..core.methods.alignment_picture import word_pictures
+from ..core.methods.alignment_picture import longest_side, word_pictures
 from ..core.methods.alignment_spread import Spread
 from ..core.records import Score, ScoreBatch
 from ..core.selection.filtering import one_per_image
@@ -80,7 +80,7 @@ class PromptAlignmentNode(io.ComfyNode):
                     "maps",
                     "maps",
                     "A map over the picture for each image and word in order: bright where it answers to the word. "
-                    "The longer side is at most 512 px.",
+                    "The longer side is at most 512 px, less where there are hundreds of maps.",
                     is_output_list=True,
                 ),
                 io.String.Output(
@@ -126,9 +126,10 @@ def _maps(pictures: Sequence[Any], found: Sequence[Aligned | Score]) -> tuple[li
     """Maps and labels of all images that have any; blocked with the first reason where none has."""
     maps: list[Any] = []
     labels: list[Any] = []
+    longest = longest_side(sum(len(aligned.maps) for aligned in found if isinstance(aligned, Aligned)))
     for place, (picture, aligned) in enumerate(zip(pictures, found, strict=True)):
         if isinstance(aligned, Aligned):
-            maps += [shown.movedim(0, -1)[None] for shown in word_pictures(picture[:3], aligned.maps)]
+            maps += [shown.movedim(0, -1)[None] for shown in word_pictures(picture[:3], aligned.maps, longest=longest)]
             labels += [f"{place} {word} {value:.3f}" for word, value in zip(aligned.words, aligned.values, strict=True)]
     if maps:
         return maps, labels

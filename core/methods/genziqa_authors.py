@@ -28,6 +28,7 @@ from ..errors import BadInput, MismatchedBackbone, UnreadableFile
 from ..files import whole_file
 from .genziqa_head import GenzHead, base_meta
 from .genziqa_settings import WORDS, GenzSettings
+from .native_size import native_shape
 from .prompt_reader import attention_taps
 from .prompt_scores import TEMPERATURE
 
@@ -85,7 +86,7 @@ def import_authors(
     settings = GenzSettings(
         value_range="clip", square=True, side=side, bias_weight=plain_norm(family, side), temperature=temperature
     )
-    settings = replace(settings, offset=_offset(taps, side // family.latent_stride, temperature))
+    settings = replace(settings, offset=_offset(taps, _latent_side(family, side), temperature))
     meta = replace(
         base_meta(backbone, settings, prompts.texts),
         training_set=training_set,
@@ -230,7 +231,11 @@ def _diffusers_name(tap: str) -> str:
 
 def plain_norm(family: Family, side: int) -> float:
     """The bias weight, in units of root mean square, that makes the published plain norm at this side in pixels."""
-    return math.sqrt(family.latent_channels) * (side // family.latent_stride)
+    return math.sqrt(family.latent_channels) * _latent_side(family, side)
+
+
+def _latent_side(family: Family, side: int) -> int:
+    return native_shape(1, 1, family, side)[0] // family.latent_stride
 
 
 def _offset(taps: Sequence[Tap], side: int, temperature: float) -> float:

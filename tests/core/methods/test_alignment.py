@@ -8,7 +8,7 @@ import torch
 from latent_critic.core.backbone.schedule import sigma_of_timestep
 from latent_critic.core.errors import BadInput
 from latent_critic.core.methods.alignment import AlignmentOptions, PromptAlignment
-from latent_critic.core.methods.alignment_picture import word_pictures
+from latent_critic.core.methods.alignment_picture import longest_side, word_pictures
 from latent_critic.core.methods.contract import Scorer
 from latent_critic.core.taps.recorder import Recorder
 from latent_critic.core.taps.reducers import full
@@ -119,6 +119,17 @@ def test_pictures_of_words_are_small_and_made_one_at_a_time(shape, expected):
     made = word_pictures(torch.full((3, *shape), 0.5), torch.zeros(3, 4, 4))
     assert iter(made) is made
     assert [tuple(shown.shape) for shown in made] == [(3, *expected)] * 3
+
+
+def test_pictures_of_very_many_words_are_smaller():
+    """A hundred images and twenty words hold 6 GB at 512 pixels."""
+    assert (longest_side(0), longest_side(1), longest_side(300)) == (512, 512, 512)
+    sides = [longest_side(count) for count in (400, 2000, 10_000, 10**6)]
+    assert sides == sorted(sides, reverse=True)
+    assert all(12 * count * side**2 <= 2**30 for count, side in zip((400, 2000, 10_000), sides, strict=False))
+    assert sides[-1] == 64
+    (shown,) = word_pictures(torch.full((3, 300, 200), 0.5), torch.zeros(1, 4, 4), longest=100)
+    assert shown.shape == (3, 100, 67)
 
 
 def test_blocks_of_images_change_nothing_and_bound_what_is_held(model, monkeypatch):
