@@ -25,6 +25,14 @@ from .memory import is_out_of_memory
 if TYPE_CHECKING:
     from .methods.contract import Images
 
+#: Decoders meet a damaged file in many ways: these are what fuzzing them brought up.
+_DAMAGE = (
+    OSError, ValueError, SyntaxError, EOFError, TypeError, LookupError, ArithmeticError, MemoryError, RuntimeError,
+    AttributeError, AssertionError, struct.error, zlib.error,
+    Image.DecompressionBombError, Image.DecompressionBombWarning,
+)  # fmt: skip
+_REMEDY = "Export the picture again, or leave it out."
+
 
 def as_list(images: Images) -> list[torch.Tensor]:
     """Any accepted form of images → a list of float32 [3, H, W].
@@ -87,11 +95,22 @@ def load_image(path: str | Path) -> torch.Tensor:
         UnreadableFile: missing, truncated, too large to be a real picture, or no picture.
     """
     with _readable(path) as picture:
-        return from_picture(picture)
+        return _pixels(picture)
 
 
 def from_picture(picture: Image.Image) -> torch.Tensor:
-    """A picture in memory → float32 [3, H, W] in [0, 1], read as :func:`load_image` reads a file."""
+    """A picture in memory → float32 [3, H, W] in [0, 1], read as :func:`load_image` reads a file.
+
+    Raises:
+        UnreadableFile: Pillow reads pixels when they are asked for, and these are truncated, damaged or closed.
+    """
+    try:
+        return _pixels(picture)
+    except _DAMAGE as error:
+        raise UnreadableFile("a readable picture", _told(error), _REMEDY) from error
+
+
+def _pixels(picture: Image.Image) -> torch.Tensor:
     return torch.from_numpy(_to_array(ImageOps.exif_transpose(picture)))
 
 
@@ -147,12 +166,7 @@ def _readable(path: str | Path) -> Iterator[Image.Image]:
     try:
         with Image.open(path) as picture:
             yield picture
-    # Decoders meet a damaged file in many ways: what follows is what fuzzing them brought up.
-    except (
-        OSError, ValueError, SyntaxError, EOFError, TypeError, LookupError, ArithmeticError, MemoryError, RuntimeError,
-        AttributeError, AssertionError, struct.error, zlib.error,
-        Image.DecompressionBombError, Image.DecompressionBombWarning,
-    ) as error:  # fmt: skip
+    except _DAMAGE as error:
         raise _unreadable(path, _plain(path, error)) from error
 
 
@@ -175,13 +189,17 @@ def _plain(path: Path, error: Exception) -> str:
         return "no such file"
     if isinstance(error, UnidentifiedImageError):
         return "an empty file" if path.stat().st_size == 0 else "a file of no picture format that can be read"
+    return _told(error)
+
+
+def _told(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return f"out of memory: {error}" if is_out_of_memory(error) else f"{type(error).__name__}: {error}"
 
 
 def _unreadable(path: Path, got: str) -> UnreadableFile:
-    return UnreadableFile(f"a readable picture at {path.name}", got, "Export the picture again, or leave it out.")
+    return UnreadableFile(f"a readable picture at {path.name}", got, _REMEDY)
 
 
 def _to_array(picture: Image.Image) -> np.ndarray:

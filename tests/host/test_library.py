@@ -1,5 +1,7 @@
 """Three lines of Python: a pipeline, a folder or one file scores a list of pictures."""
 
+import io
+
 import pytest
 import torch
 from PIL import Image
@@ -28,7 +30,7 @@ def test_three_lines(pipe):
     assert scorer.spec.name == "zero_shot"
     assert not scorer.spec.calibrated
     assert scorer.score(images[1:]).values() == pytest.approx(scores[1:], abs=1e-4)
-    assert "latent_critic" in dir(latent_critic) or "Scorer" in latent_critic.__all__
+    assert "Scorer" in latent_critic.__all__
 
 
 def test_paths_and_tensors_score_as_pictures_do(pipe, tmp_path):
@@ -39,6 +41,66 @@ def test_paths_and_tensors_score_as_pictures_do(pipe, tmp_path):
     image.save(tmp_path / "one.png")
     found = Scorer.from_pipeline(pipe, side=64).score([image, tmp_path / "one.png", from_picture(image)]).values()
     assert found[1:] == pytest.approx([found[0]] * 2, abs=1e-5)
+
+
+def _truncated(image):
+    file = io.BytesIO()
+    image.resize((256, 256)).save(file, "PNG")
+    return Image.open(io.BytesIO(file.getvalue()[:5000]))
+
+
+def _with_bad_exif(image):
+    image = image.copy()
+    image.info["exif"] = b"Exif\0\0garbage" * 3
+    return image
+
+
+@pytest.mark.parametrize(
+    ("bad", "reason"),
+    [
+        (lambda: _truncated(pictures()[0]), "truncated"),
+        (lambda: _with_bad_exif(pictures()[0]), "SyntaxError"),
+        (lambda: "none.png", "no such file"),
+        (lambda: Image.new("RGB", (0, 5)), "no pixels"),
+        (lambda: torch.zeros(3, 0, 5), "no pixels"),
+    ],
+    ids=["truncated", "bad EXIF", "missing", "empty", "empty tensor"],
+)
+def test_a_picture_that_cannot_be_read_has_a_reason_and_the_others_are_scored(pipe, tmp_path, bad, reason, monkeypatch):
+    from latent_critic import Scorer
+
+    monkeypatch.chdir(tmp_path)
+    scorer, good = Scorer.from_pipeline(pipe, side=64), pictures()
+    batch = scorer.score([good[0], bad(), good[1]])
+    expected = scorer.score(good).values()
+    assert batch.values() == [pytest.approx(expected[0], abs=1e-4), None, pytest.approx(expected[1], abs=1e-4)]
+    assert [score.index for score in batch] == [0, 1, 2]
+    assert reason in batch[1].reason
+    alone = scorer.score([bad()])
+    assert (alone.spec, alone.values()) == (scorer.spec, [None])
+
+
+def test_each_picture_keeps_its_prompt_behind_one_that_cannot_be_read(pipe, tmp_path):
+    from latent_critic import Scorer
+    from latent_critic.core.errors import BadInput
+
+    scorer = Scorer.from_pipeline(pipe, "prompt_alignment", side=64)
+    batch = scorer.score([tmp_path / "none.png", *pictures()], ["nothing", "a good photo", "a dog"])
+    words = [[word["word"] for word in one.attributes.get("words", ())] for one in batch]
+    assert words == [[], ["a", "good", "photo"], ["a", "dog"]]
+    for prompts in (["a", "dog"], "a cat"):
+        with pytest.raises(BadInput, match="3 prompts, one text per picture"):
+            scorer.score([tmp_path / "none.png", *pictures()], prompts)
+
+
+def test_a_batch_in_one_tensor_is_a_list_of_pictures(pipe):
+    from latent_critic import Scorer
+    from latent_critic.core.errors import BadInput
+
+    scorer, images = Scorer.from_pipeline(pipe, side=64), torch.rand(2, 3, 64, 64)
+    assert scorer.score(images).values() == scorer.score(list(images)).values()
+    with pytest.raises(BadInput, match="Put the picture into a list"):
+        scorer.score(images[0])
 
 
 def test_prompts_reach_prompt_alignment(pipe):
@@ -105,6 +167,31 @@ def test_bad_input(pipe, tmp_path):
         Scorer.from_pipeline(pipe).score(pictures()[0])
     with pytest.raises(BadInput, match="PIL images, paths or tensors"):
         Scorer.from_pipeline(pipe).score([3])
+    with pytest.raises(BadInput, match="at least one image"):
+        Scorer.from_pipeline(pipe).score([])
+
+
+def test_settings_without_effect_are_refused(pipe, tmp_path):
+    from latent_critic import Scorer
+    from latent_critic.core.errors import BadInput
+
+    with pytest.raises(BadInput, match="no device and no config with a pipeline object"):
+        Scorer.from_pipeline(pipe, device="cpu")
+    with pytest.raises(BadInput, match="no device and no config with a pipeline object"):
+        Scorer.from_pipeline(pipe, config=tmp_path)
+    with pytest.raises(BadInput, match="no side with a head"):
+        Scorer.from_pipeline(pipe, "lgdm", head="x.safetensors", side=64)
+    with pytest.raises(BadInput, match="tiles=False"):
+        Scorer.from_pipeline(pipe, "prompt_alignment", tiles=True)
+
+
+@pytest.mark.parametrize("device", ["xpu", "hpu", "nonsense"])
+def test_a_device_that_is_not_there_is_named(comfyui, device):
+    from latent_critic import Scorer
+    from latent_critic.core.errors import BadInput
+
+    with pytest.raises(BadInput, match=f"a device that PyTorch has on this machine; got {device}"):
+        Scorer.from_pipeline("embedded", device=device)
 
 
 def test_pipelines_with_parts_missing_or_moved_away(pipe, tiny, tiny_pipelines):
@@ -126,7 +213,7 @@ def test_pipelines_with_parts_missing_or_moved_away(pipe, tiny, tiny_pipelines):
         DiffusersBackbone(_no_vae(pipe)).encode(image)
     with pytest.raises(MismatchedBackbone, match="a VAE with 4 latent channels"):
         DiffusersBackbone(without(vae=tiny_pipelines._vae(tiny.vae(0, family="flux"), "flux")))
-    with pytest.raises(BadInput, match="a U-Net, or one of SD3Transformer2DModel, FluxTransformer2DModel"):
+    with pytest.raises(BadInput, match="or one of SD3Transformer2DModel, FluxTransformer2DModel"):
         DiffusersBackbone(SimpleNamespace(unet=None, transformer=torch.nn.Linear(2, 2)))
     with pytest.raises(BadInput, match="sequential offload"):
         DiffusersBackbone(without(unet=diffusers.UNet2DConditionModel.from_config(pipe.unet.config).to("meta")))

@@ -23,6 +23,7 @@ from . import identity, memory
 from .autoencoder import PipelineVAE
 from .denoiser import denoiser_of
 from .names import Places
+from .parts import Parts
 from .recording import EnoughRecorded, lora_beside, matrix, residuals_beside
 from .text import PipelineText
 from .transformer_text import TransformerText
@@ -50,6 +51,7 @@ class DiffusersBackbone:
 
     def __init__(self, pipeline: Any, most_rows: int = 32) -> None:
         self._denoiser = denoiser_of(pipeline)
+        self._parts = Parts(pipeline)
         self._pipeline, self._most_rows = pipeline, most_rows
         self._unet = self._denoiser.network
         self._places = self._denoiser.places if isinstance(self._denoiser, UNetDenoiser) else Places()
@@ -126,7 +128,23 @@ class DiffusersBackbone:
 
     def embed(self, prompts: Sequence[str]) -> Conditioning:
         """Texts → conditions, with the token spans of words."""
-        return self._text.embed(prompts)
+        try:
+            return self._text.embed(prompts)
+        finally:
+            self._parts.rest()
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Around a whole score: with the parts that were there at the beginning, which rest afterwards.
+
+        Raises:
+            BadInput: the pipeline has got other parts since this backbone was made.
+        """
+        self._parts.check()
+        try:
+            yield
+        finally:
+            self._parts.rest()
 
     def denoise(
         self, z_t: Tensor, sigma: Tensor, conditioning: Conditioning, recorder: Recorder | None = None

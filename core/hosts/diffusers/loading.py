@@ -30,8 +30,9 @@ def load_pipeline(name: str, device: str = "cpu", config: str | None = None) -> 
 
     Raises:
         UnreadableFile: no such folder or file, or no model in it.
-        BadInput: a file without a configuration.
+        BadInput: a file without a configuration, or a device that this machine lacks.
     """
+    _check_device(device)
     pipeline = _from_file(Path(name), config) if Path(name).suffix == _SUFFIX else _from_folder(name)
     for part in ("vae", "unet", "transformer", "text_encoder", "text_encoder_2", "text_encoder_3"):
         module = getattr(pipeline, part, None)
@@ -39,6 +40,14 @@ def load_pipeline(name: str, device: str = "cpu", config: str | None = None) -> 
             # Module's own: diffusers' warns of parts that have to stay in fp32, which all of them are here.
             torch.nn.Module.to(module.eval().requires_grad_(False), device, torch.float32)
     return pipeline
+
+
+def _check_device(device: str) -> None:
+    try:
+        torch.empty(0, device=device)
+    except (AssertionError, RuntimeError, ImportError) as error:
+        got = f"{device}: {str(error).splitlines()[0][:200]}"
+        raise BadInput("a device that PyTorch has on this machine", got, "Name cpu, or another one.") from error
 
 
 def _from_folder(name: str) -> Any:

@@ -172,7 +172,7 @@ def _in_place_of_tokens(embedding: torch.nn.Module, context: Tensor) -> Iterator
     """Vectors stand where the tokens after the first one came out of the table."""
 
     def put(module: torch.nn.Module, args: Any, out: Tensor) -> Tensor:
-        vectors = context.to(out.dtype).expand(len(out), -1, -1)
+        vectors = context.to(out.device, out.dtype).expand(len(out), -1, -1)
         return torch.cat([out[:, :1], vectors, out[:, 1 + len(context) :]], dim=1)
 
     hook = embedding.register_forward_hook(put)
