@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import train_genziqa_check
+from . import train_genziqa_beside, train_genziqa_check
 from .arguments import Subparsers, command
 from .console import note
 from .training import model_and_processes, progress, rated
@@ -37,6 +37,7 @@ def add(kinds: Subparsers) -> None:
     _add_training(parser)
     parser.set_defaults(run=run)
     train_genziqa_check.add(kinds)
+    train_genziqa_beside.add(kinds)
 
 
 def _add_reading(parser: argparse.ArgumentParser) -> None:

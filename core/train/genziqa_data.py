@@ -121,6 +121,18 @@ def unseen_of(head: GenzHead, data: RatedSet, folder: Path) -> tuple[RatedImage,
     return found
 
 
+def drawn_for(head: GenzHead, data: RatedSet) -> set[str]:
+    """Names of a set's pictures that a head's training drew at all, to train on or to hold back.
+
+    Raises:
+        BadInput: the head's file does not say what it drew.
+    """
+    told = head.meta.settings.get("training", {})
+    if not {"seed", "limit"} <= set(told):
+        raise BadInput("a head that tells seed and limit of its training", "one that does not", "Train it again.")
+    return {image.path.name for image in _drawn(data, told["limit"], told["seed"]).images}
+
+
 def _all_aside(data: RatedSet, request: GenzRequest) -> tuple[RatedImage, ...]:
     kept, aside = split_by_group([image.group for image in data.images], request.share, request.seed)
     mixed = np.random.default_rng([request.seed, 3])
@@ -129,9 +141,13 @@ def _all_aside(data: RatedSet, request: GenzRequest) -> tuple[RatedImage, ...]:
 
 
 def _limited(data: RatedSet, request: GenzRequest) -> RatedSet:
-    if request.limit is None or len(data.images) <= request.limit:
+    return _drawn(data, request.limit, request.seed)
+
+
+def _drawn(data: RatedSet, limit: int | None, seed: int) -> RatedSet:
+    if limit is None or len(data.images) <= limit:
         return data
-    order = np.random.default_rng([request.seed, 1]).permutation(len(data.images))[: request.limit]
+    order = np.random.default_rng([seed, 1]).permutation(len(data.images))[:limit]
     return RatedSet(data.name, tuple(data.images[place] for place in sorted(order)))
 
 
