@@ -16,7 +16,7 @@ from .timing import Job, interleaved
 
 _SIDE = 512
 _FEW = 8
-_CALLS = "10 forwards of 1 view, already cut, and 2 of the head"
+_CALLS = "10 views, already cut, in forwards of as many as the judge takes, and 2 forwards of the head"
 
 
 def judge_rows(repeats: int) -> list[SpeedRow]:
@@ -48,14 +48,13 @@ def judge_rows(repeats: int) -> list[SpeedRow]:
 
 @torch.inference_mode()
 def bare_judge(judge: Judge, views: list[tuple[Tensor, Tensor]]) -> list[float]:
-    """The network alone on views already cut: a forward for each view, as a CPU wants it; one of the head a picture."""
+    """The network alone on views already cut, as many in a forward as the judge takes; one of the head a picture."""
     network = judge.network
     scores = []
     for cut, whole in views:
-        rows = [
-            network.statistics(view[None].contiguous(memory_format=torch.channels_last)) for view in [*cut, whole[0]]
-        ]
-        scores.append(float(network.head(describe(torch.cat(rows[:-1])[None], rows[-1]))))
+        parts = torch.cat([cut, whole]).contiguous(memory_format=torch.channels_last).split(judge.views)
+        rows = torch.cat([network.statistics(part) for part in parts])
+        scores.append(float(network.head(describe(rows[None, :-1], rows[-1:]))))
     return scores
 
 

@@ -31,8 +31,9 @@ if TYPE_CHECKING:
 SHIPPED = Path(__file__).parent.parent / "assets" / "judge" / "judge.safetensors"
 BLIND_TO = "hands, faces, anatomy, meaning, and whether a picture fits its prompt"
 _LEAST_SIDE = 32
-#: One view's activations stay in a CPU's caches; larger batches were slower per view there. A GPU wants many.
-_VIEWS_ON_CPU, _VIEWS_ON_GPU = 1, 20
+#: One view's activations stay in a core's caches, and more were slower there; several threads want three between them,
+#: and a GPU many. Measured at 512×512 px: see the row of the tower in ``latent-critic speed``.
+_VIEWS_ON_CORE, _VIEWS_ON_CPU, _VIEWS_ON_GPU = 1, 3, 20
 
 _log = logging.getLogger(__name__)
 
@@ -69,8 +70,9 @@ class Judge:
     ) -> None:
         self.network, self.facts, self.device = network, facts, device
         self._most = most_crops(policy)
-        on_cpu = torch.device(device or network.backbone.stem.conv.weight.device).type == "cpu"
-        self.views = max(1, views) if views is not None else _VIEWS_ON_CPU if on_cpu else _VIEWS_ON_GPU
+        self.views = (
+            max(1, views) if views is not None else _views_on(device or network.backbone.stem.conv.weight.device)
+        )
         self._spec = ScoreSpec(
             name="judge",
             scale=(0.0, 100.0),
@@ -186,3 +188,10 @@ class Judge:
         device = weight.device if self.device is None else self.device
         views = views.to(device=device, dtype=weight.dtype).contiguous(memory_format=torch.channels_last)
         return self.network.statistics(views)
+
+
+def _views_on(device: torch.device | str) -> int:
+    """How many views a forward should hold there."""
+    if torch.device(device).type != "cpu":
+        return _VIEWS_ON_GPU
+    return _VIEWS_ON_CORE if torch.get_num_threads() == 1 else _VIEWS_ON_CPU
