@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
 from .contracts import Conditioning
+
+
+def together(rows: Sequence[Tensor]) -> Tensor:
+    """Tokens [T, …] of several lengths → one tensor [rows, longest T, …]; shorter ones are repeated to that length."""
+    longest = max(len(row) for row in rows)
+    return torch.stack([row[[place % len(row) for place in range(longest)]] for row in rows])
 
 
 def same_length(conditioning: Conditioning) -> list[list[int]]:

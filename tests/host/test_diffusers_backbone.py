@@ -196,6 +196,38 @@ def test_texts_and_vectors_give_the_same_conditions(hosts):
     assert pipeline.token_ids(torch.randn(1, 128), "l") == [None]
 
 
+def test_texts_longer_than_clip_takes_are_cut_into_pieces_as_comfyui_cuts_them(hosts):
+    from latent_critic.core.methods.alignment import AlignmentOptions, PromptAlignment
+
+    long = " ".join(f"{word} lighthouse" for word in ("sharp", "extraordinarily", "blurred") for _ in range(20))
+    words = [long, "a dog", "photo " * 75, "photo " * 76, ""]
+    comfy, pipeline = (backbone.embed(words) for backbone in hosts)
+    assert pipeline.lengths == comfy.lengths
+    assert set(pipeline.lengths) == {77, 154}
+    assert pipeline.spans == comfy.spans
+    assert pipeline.text_tokens == comfy.text_tokens
+    torch.testing.assert_close(pipeline.tokens.detach(), comfy.tokens, rtol=1e-4, atol=1e-4)
+    alone = hosts[1].embed([words[1]])
+    torch.testing.assert_close(alone.tokens[0], pipeline.tokens[1, :77], rtol=1e-4, atol=1e-5)
+    images = [torch.rand(3, 64, 64, generator=torch.Generator().manual_seed(n)) for n in range(2)]
+    found = [PromptAlignment(backbone, AlignmentOptions(side=64)).score(images, words[:2]) for backbone in hosts]
+    assert found[1].values() == pytest.approx(found[0].values(), abs=1e-4)
+
+
+@pytest.mark.parametrize("family", ["sdxl"])
+def test_pieces_of_two_encoders_lie_side_by_side(tiny_pipelines, tiny_model, tiny_vae, family):
+    from latent_critic.core.hosts.diffusers.backbone import DiffusersBackbone
+
+    backbone = DiffusersBackbone(tiny_pipelines.pipeline(family, tiny_model(family), tiny_vae(0)))
+    first, second = " ".join(["lighthouse"] * 75), "a sharp dog"
+    found = backbone.embed([f"{first} {second}", first, second])
+    assert found.lengths == (154, 77, 77)
+    pieces = torch.cat([found.tokens[1, :77], found.tokens[2, :77]])
+    torch.testing.assert_close(found.tokens[0], pieces, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(found.pooled[0], found.pooled[1])
+    assert found.spans[0][77] == (77 + 3, 77 + 4)
+
+
 def test_features_and_attention_are_the_same(hosts):
     from latent_critic.core.taps.recorder import Recorder, TapRequest
     from latent_critic.core.taps.reducers import log_sum_exp, mean
@@ -295,8 +327,8 @@ def test_bad_input(hosts):
     pipeline = hosts[1]
     with pytest.raises(BadInput, match="latents"):
         pipeline.denoise(torch.zeros(1, 4, 8, 8), torch.ones(1), pipeline.embed(["a"]))
-    with pytest.raises(BadInput, match="at most 75 tokens"):
-        pipeline.embed(["photo " * 76])
+    with pytest.raises(BadInput, match="at most 71 tokens after 4 vectors"):
+        pipeline.suffixes(["photo " * 72], 4)
     with pytest.raises(BadInput, match="a word or more"):
         pipeline.suffixes([" "], 4)
     with pytest.raises(BadInput, match="8 a side"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -44,17 +44,19 @@ class PipelineVAE:
         self._norm = getattr(self._vae, "bn", None)
         self._channels = config.z_dim if self._video else config.latent_channels
         made = self._channels * (1 if self._norm is None else _PACKED**2)
-        if made != family.latent_channels:
+        stride = _stride(self._vae) * (1 if self._norm is None else _PACKED)
+        if made != family.latent_channels or stride not in (0, family.latent_stride):
             raise MismatchedBackbone(
-                f"a VAE with {family.latent_channels} latent channels for {family.name}",
-                f"one with {made}",
+                f"a VAE with {family.latent_channels} latent channels and stride {family.latent_stride} for "
+                f"{family.name}",
+                f"one with {made} channels and stride {stride or 'unknown'}",
                 "Load the VAE of this pipeline's model.",
             )
 
     def rows_that_fit(self, latent_shape: Any, device: torch.device, *, backward: bool = False) -> int:
         """How many rows of [C, h, w] one decoder forward may hold."""
         stride = self._family.latent_stride
-        row = vae_row_bytes(self._vae, latent_shape, stride, self._vae.dtype, backward=backward)
+        row = vae_row_bytes(self._vae, latent_shape, stride, self._dtype, backward=backward)
         return rows_that_fit(device, row, self._most)
 
     def encode(
@@ -70,8 +72,8 @@ class PipelineVAE:
         scaled = low + (high - low) * pixels[:, :, top : top + height, left : left + width]
 
         def encoded(first: int, last: int) -> Tensor:
-            part = scaled[first:last].to(device, self._vae.dtype)
-            found = self._vae.encode(part.unsqueeze(2) if self._video else part)
+            part = scaled[first:last].to(device, self._dtype)
+            found = self._call("encode", part.unsqueeze(2) if self._video else part)
             raw = found.latents if hasattr(found, "latents") else found.latent_dist.parameters
             return raw.squeeze(2) if self._video else raw
 
@@ -87,7 +89,7 @@ class PipelineVAE:
         with torch.set_grad_enabled(differentiable and torch.is_grad_enabled()), uncompiled():
             latents = latents.to(device)
             shift, scale = self._shift_and_scale(latents)
-            raw = (latents / scale + shift).to(self._vae.dtype)
+            raw = (latents / scale + shift).to(self._dtype)
             raw = raw if self._norm is None else F.pixel_shuffle(raw, _PACKED)
             if torch.is_grad_enabled():
                 return self._pixels(raw)
@@ -99,8 +101,24 @@ class PipelineVAE:
         return pixels if differentiable else pixels.clamp(0.0, 1.0)
 
     def _pixels(self, raw: Tensor) -> Tensor:
-        found = self._vae.decode(raw.unsqueeze(2)).sample.squeeze(2) if self._video else self._vae.decode(raw).sample
-        return (found.float() + 1.0) / 2.0
+        found = self._call("decode", raw.unsqueeze(2) if self._video else raw).sample
+        return ((found.squeeze(2) if self._video else found).float() + 1.0) / 2.0
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        """That it computes in: fp32 where SDXL's would overflow in fp16, as SDXL's own pipelines have it."""
+        narrow = self._vae.dtype == torch.float16 and getattr(self._vae.config, "force_upcast", False)
+        return torch.float32 if narrow and self._family.name == "sdxl" else self._vae.dtype
+
+    def _call(self, name: str, x: Tensor) -> Any:
+        """The VAE's method; its own weights stay as they are, also for a backward that comes later."""
+        if self._dtype == self._vae.dtype:
+            return getattr(self._vae, name)(x)
+        hook = getattr(self._vae, "_hf_hook", None)
+        if hook is not None:
+            hook.pre_forward(self._vae)  # of an offloaded pipeline: its weights are wanted here
+        wide = {f"vae.{key}": value.float() for key, value in self._vae.state_dict(keep_vars=True).items()}
+        return torch.func.functional_call(_Method(self._vae, name), wide, (x,))
 
     def _shift_and_scale(self, like: Tensor) -> tuple[Any, Any]:
         """What is taken from raw latents, and by what they are multiplied then; by channel for a video's."""
@@ -109,9 +127,11 @@ class PipelineVAE:
             spread = (self._norm.running_var.to(like) + config.batch_norm_eps).sqrt().view(1, -1, 1, 1)
             return self._norm.running_mean.to(like).view(1, -1, 1, 1), 1.0 / spread
         if not self._video:
-            return getattr(config, "shift_factor", None) or 0.0, config.scaling_factor
+            shift, scale = getattr(config, "shift_factor", None) or 0.0, config.scaling_factor
+            mean, spread = (_by_channel(getattr(config, f"latents_{name}", None), like) for name in ("mean", "std"))
+            return (shift, scale) if mean is None or spread is None else (mean, scale / spread)
         mean, spread = (
-            torch.tensor(values).to(like).view(1, -1, 1, 1) for values in (config.latents_mean, config.latents_std)
+            torch.tensor(one).to(like).view(1, -1, 1, 1) for one in (config.latents_mean, config.latents_std)
         )
         return mean, 1.0 / spread
 
@@ -132,6 +152,29 @@ class PipelineVAE:
         fit = self.rows_that_fit((self._family.latent_channels, *size), device)
         with uncompiled():
             return in_chunks(count, fit, one, lambda: give_back(device))[0]
+
+
+class _Method(torch.nn.Module):
+    """A VAE's method as a forward."""
+
+    def __init__(self, vae: torch.nn.Module, name: str) -> None:
+        super().__init__()
+        self.vae, self._name = vae, name
+
+    def forward(self, x: Tensor) -> Any:
+        """Whatever the method gives."""
+        return getattr(self.vae, self._name)(x)
+
+
+def _by_channel(values: Sequence[float] | None, like: Tensor) -> Tensor | None:
+    return None if values is None else torch.tensor(values).to(like).view(1, -1, 1, 1)
+
+
+def _stride(vae: Any) -> int:
+    """Pixels per latent pixel, along each side: by the levels of its encoder; 0 where a VAE does not tell."""
+    kinds = ("block_out_channels", "encoder_block_out_channels", "down_block_out_channels")
+    levels = next((len(found) for kind in kinds if (found := getattr(vae.config, kind, None))), None)
+    return int(getattr(vae, "spatial_compression_ratio", 0)) if levels is None else 2 ** (levels - 1)
 
 
 def _drawn(moments: Tensor, sample: int | None) -> Tensor:

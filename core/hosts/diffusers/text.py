@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ...backbone.adaptation import SoftPrompts, TextSpace, same_tokens
 from ...backbone.contracts import Conditioning
+from ...backbone.lengths import together
 from ...errors import BadInput, MismatchedBackbone
 
 
@@ -65,15 +66,27 @@ class PipelineText:
         return {name: tuple(self._suffix(name, text, context) for text in words) for name in self._encoders}
 
     def _suffix(self, name: str, text: str, context: int) -> tuple[int, ...]:
-        encoder = self._encoders[name]
-        tokenizer, length = encoder.tokenizer, self._length(encoder)
-        ids = list(map(int, tokenizer(text, add_special_tokens=False)["input_ids"]))
-        room = length - 2 - context
+        ids, room = self._ids(name, text), self._room(name) - context
         if len(ids) > room:
             expected = f"a text of at most {room} tokens after {context} vectors"
             raise BadInput(expected, f"{len(ids)}: {text!r}", "Shorten it.")
-        padding = [int(tokenizer.pad_token_id)] * (room - len(ids))
-        return (*ids, int(tokenizer.eos_token_id), *padding)
+        return self._ended(name, ids, room)
+
+    def _ids(self, name: str, text: str) -> list[int]:
+        return list(map(int, self._encoders[name].tokenizer(text, add_special_tokens=False)["input_ids"]))
+
+    def _room(self, name: str) -> int:
+        """Tokens of a text between start and end."""
+        return self._length(self._encoders[name]) - 2
+
+    def _ended(self, name: str, ids: Sequence[int], room: int) -> tuple[int, ...]:
+        tokenizer = self._encoders[name].tokenizer
+        return (*ids, int(tokenizer.eos_token_id), *[int(tokenizer.pad_token_id)] * (room - len(ids)))
+
+    def _parts(self, name: str, text: str) -> list[tuple[int, ...]]:
+        """A text in as many pieces as its tokens fill, as ComfyUI cuts it."""
+        ids, room = self._ids(name, text), self._room(name)
+        return [self._ended(name, ids[first : first + room], room) for first in range(0, max(1, len(ids)), room)]
 
     def token_vectors(self, ids: Sequence[int], name: str) -> Tensor:
         """The encoder's vectors of these tokens [n, width], float32 on the CPU."""
@@ -85,19 +98,34 @@ class PipelineText:
         return same_tokens(self._table(name), vectors)
 
     def embed(self, prompts: Sequence[str]) -> Conditioning:
-        """Plain texts, a row each.
+        """Plain texts, a row each. One with more tokens than the encoder takes is read in pieces, side by side.
 
         Raises:
-            BadInput: no texts, or one that is longer than the encoder takes.
+            BadInput: no texts.
         """
         if isinstance(prompts, str) or not prompts:
             raise BadInput("a list of at least one text", repr(prompts)[:80], "Give one text per row.")
-        rows = {name: tuple(self._suffix(name, text, 0) for text in prompts) for name in self._encoders}
+        parts = {name: [self._parts(name, text) for text in prompts] for name in self._encoders}
+        counts = [min(len(pieces) for pieces in texts) for texts in zip(*parts.values(), strict=True)]
+        rows = {
+            name: tuple(piece for pieces, count in zip(texts, counts, strict=True) for piece in pieces[:count])
+            for name, texts in parts.items()
+        }
         empty = {name: self._table(name).new_zeros(0, space.width) for name, space in self.spaces().items()}
-        found = self.embed_soft(SoftPrompts(empty, rows, tuple(prompts)))
-        spans = tuple(self._spans(text) for text in prompts)
-        whole = tuple((1, max((last for _, last in words.values()), default=1)) for words in spans)
-        return replace(found, spans=spans, text_tokens=whole)
+        repeated = tuple(text for text, count in zip(prompts, counts, strict=True) for _ in range(count))
+        found = self.embed_soft(SoftPrompts(empty, rows, repeated))
+        firsts = [sum(counts[:place]) for place in range(len(counts))]
+        whole = [part.flatten(0, 1) for part in found.tokens.split(counts)]
+        spans, own = zip(*(self._spans(text) for text in prompts), strict=True)
+        return replace(
+            found,
+            tokens=together(whole),
+            pooled=None if found.pooled is None else found.pooled[firsts],
+            prompts=tuple(prompts),
+            spans=spans,
+            text_tokens=own,
+            lengths=tuple(len(one) for one in whole),
+        )
 
     def features(self, prompts: Sequence[str]) -> Tensor:
         """CLIP's projected text features, not normalised [N, W], float32 on the CPU.
@@ -115,16 +143,20 @@ class PipelineText:
         with torch.no_grad():
             return encoder.network(torch.tensor(rows, device=self._table(name).device)).text_embeds.float().cpu()
 
-    def _spans(self, text: str) -> dict[int, tuple[int, int]]:
-        """Tokens of each word (split at white space) after the start token."""
-        tokenizer = next(iter(self._encoders.values())).tokenizer
-        found, first = {}, 1
-        for place, word in enumerate(text.split()):
-            count = len(tokenizer(word, add_special_tokens=False)["input_ids"])
+    def _spans(self, text: str) -> tuple[dict[int, tuple[int, int]], tuple[int, int]]:
+        """Tokens of each word (split at white space) behind their piece's start token, and of the whole text."""
+        name = next(iter(self._encoders))
+        room, found, first = self._room(name), {}, 0
+
+        def place(token: int) -> int:
+            return 1 + token + 2 * (token // room)  # an end and a start between two pieces
+
+        for number, word in enumerate(text.split()):
+            count = len(self._ids(name, word))
             if count:
-                found[place] = (first, first + count)
+                found[number] = (place(first), place(first + count - 1) + 1)
             first += count
-        return found
+        return found, (1, place(first - 1) + 1 if first else 1)
 
     def embed_soft(self, prompts: SoftPrompts) -> Conditioning:
         """Start token, vectors, suffix → what the cross-attention reads; differentiable in the vectors."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -11,10 +12,15 @@ import torch
 
 from ...backbone.adaptation import SoftPrompts, TextSpace
 from ...backbone.contracts import Conditioning
+from ...backbone.lengths import together
 from ...errors import BadInput, UnsupportedFamily
+
+logger = logging.getLogger(__name__)
 
 #: Tokens in a condition, by family: T5's as many as ComfyUI gives them.
 _LENGTHS = {"sd3": 77, "flux": 256, "wan21": 512}
+#: CLIP's, before T5's in SD3's conditions.
+_CLIP_TOKENS = 77
 #: Stands for a text, to find where a template puts it.
 _MARK = "\ue000"
 
@@ -79,7 +85,8 @@ class TransformerText:
             if self._reads is not None:
                 return self._by_language_model(texts, self._reads)
             tokens, pooled = self._wan(texts) if self._family == "wan21" else self._encoded(texts)
-        spans = tuple(self._spans(text, text) for text in texts)
+        whole = _CLIP_TOKENS if self._family == "sd3" else tokens.shape[1]
+        spans = tuple(_inside(self._spans(text, text), text, whole - 1) for text in texts)  # the last one ends the text
         return Conditioning(tokens, pooled, tuple(texts), spans, _whole(spans), lengths=(tokens.shape[1],) * len(texts))
 
     def _encoded(self, texts: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -89,7 +96,11 @@ class TransformerText:
         found = self._pipeline.encode_prompt(
             texts, prompt_2=None, device=device, max_sequence_length=_LENGTHS[self._family], **more
         )
-        return (found[0], found[2]) if self._family == "sd3" else (found[0], found[1])
+        if self._family != "sd3":
+            return found[0], found[1]
+        # Without T5 the pipeline puts zeros in its place, ComfyUI nothing.
+        without = getattr(self._pipeline, "text_encoder_3", None) is None
+        return found[0][:, :_CLIP_TOKENS] if without else found[0], found[2]
 
     def _wan(self, texts: list[str]) -> tuple[torch.Tensor, None]:
         """As WanPipeline does, without its repair of broken unicode, which needs another package: zeros behind."""
@@ -110,11 +121,9 @@ class TransformerText:
             found.append(self._states(told, reads, reads.length + drop)[drop:])
             begins = self._templated(_MARK, reads).index(_MARK)
             words = {word: (a - drop, b - drop) for word, (a, b) in self._spans(text, told, begins).items()}
-            spans.append({word: span for word, span in words.items() if span[1] <= len(found[-1])})
+            spans.append(_inside(words, text, len(found[-1])))
         lengths = tuple(len(states) for states in found)
-        places = [[place % length for place in range(max(lengths))] for length in lengths]
-        tokens = torch.stack([states[where] for states, where in zip(found, places, strict=True)])
-        return Conditioning(tokens, None, tuple(texts), tuple(spans), _whole(spans), lengths=lengths)
+        return Conditioning(together(found), None, tuple(texts), tuple(spans), _whole(spans), lengths=lengths)
 
     def _states(self, told: str, reads: _LanguageModel, most: int) -> torch.Tensor:
         """Hidden states [T, width] of a text in its template, at most so many."""
@@ -211,6 +220,14 @@ class TransformerText:
             f"the transformer of {self._family}",
             "Use zero_shot or lgdm with this model.",
         )
+
+
+def _inside(words: Mapping[int, tuple[int, int]], text: str, length: int) -> dict[int, tuple[int, int]]:
+    """The words whose tokens the encoder has seen; a text that was cut is told in the log."""
+    found = {word: span for word, span in words.items() if span[1] <= length}
+    if len(found) < len(words):
+        logger.warning("A text of %d words is cut after %d: %r …", len(words), len(found), text[:40])
+    return found
 
 
 def _whole(spans: Sequence[Mapping[int, tuple[int, int]]]) -> tuple[tuple[int, int], ...]:
