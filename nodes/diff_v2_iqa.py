@@ -10,6 +10,7 @@ from ..core.methods.diff_v2_iqa import DiffOptions
 from ._diff_v2 import NONE, choices, file_of, make_scorer
 from ._restorers import restorer_choices, restorer_path
 from ._sockets import CATEGORY_SCORERS, ScorerSocket
+from ._stamps import stamp
 
 
 class DiffV2IQAScorer(io.ComfyNode):
@@ -71,17 +72,10 @@ class DiffV2IQAScorer(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, file: str | None = None, restorer: str | None = None, **rest: Any) -> str:
         """Changes when a file is written again; a linked choice comes as ``None``."""
-        seen = []
-        try:
-            for path in (
-                None if file in (None, NONE) else file_of(str(file)),
-                None if restorer is None else restorer_path(restorer),
-            ):
-                told = None if path is None else path.stat()
-                seen.append("" if told is None else f"{told.st_mtime_ns} {told.st_size}")
-        except OSError as error:
-            return str(error)
-        return " ".join(seen)
+        return stamp(
+            lambda: None if file is None or file == NONE else file_of(file),
+            lambda: None if restorer is None else restorer_path(restorer),
+        )
 
     @classmethod
     def execute(

@@ -12,6 +12,7 @@ from ..core.methods.dp_iqa import DpOptions
 from ._dp_iqa import choices, file_of, make_scorer
 from ._loaded import RESIZE, for_large_images, large_images_input
 from ._sockets import CATEGORY_SCORERS, ScorerSocket
+from ._stamps import stamp
 
 
 class DpIqaScorer(io.ComfyNode):
@@ -63,13 +64,7 @@ class DpIqaScorer(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, file: str | None = None, **rest: Any) -> str:
         """Changes when the file is written again; a linked choice comes as ``None``."""
-        if file is None:
-            return "linked"
-        try:
-            seen = file_of(file).stat()
-        except OSError as error:
-            return str(error)
-        return f"{seen.st_mtime_ns} {seen.st_size}"
+        return stamp(lambda: None if file is None else file_of(file))
 
     @classmethod
     def execute(

@@ -14,6 +14,7 @@ from ._heads import held_back_words
 from ._loaded import RESIZE, for_large_images, large_images_input, loaded_inputs, need_parts
 from ._prompt_heads import NO_LORA, head_choices, head_file, head_of, lora_choices
 from ._sockets import CATEGORY_SCORERS, ScorerSocket
+from ._stamps import stamp
 
 _LEVELS = {"as trained": None, "published (8)": PUBLISHED, "fast (2)": FAST, "fastest (1)": FAST[-1:]}
 
@@ -78,7 +79,8 @@ class GenzIQAScorer(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, head: str | None = None, authors_lora: str | None = None, **rest: Any) -> str:
         """Changes when the head or the LoRA is written again; a linked choice comes as ``None``."""
-        return f"{_seen(head)} {_seen(None if authors_lora == NO_LORA else authors_lora)}"
+        chosen = (head, None if authors_lora == NO_LORA else authors_lora)
+        return stamp(*((lambda name=name: None if name is None else head_file(name)) for name in chosen))
 
     @classmethod
     def execute(
@@ -104,17 +106,6 @@ class GenzIQAScorer(io.ComfyNode):
 
 def _alike(steps: tuple[int, ...], head: GenzHead) -> bool:
     return sorted(steps) == sorted(head.settings.timesteps)
-
-
-def _seen(name: str | None) -> str:
-    """Time and size of a chosen file."""
-    if name is None:
-        return "linked or none"
-    try:
-        seen = head_file(name).stat()
-    except OSError as error:
-        return str(error)
-    return f"{seen.st_mtime_ns} {seen.st_size}"
 
 
 def _report(scorer: GenzIQA, head: GenzHead) -> str:

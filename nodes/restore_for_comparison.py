@@ -24,6 +24,7 @@ from ._restorers import PlacedRestorer, cached, restorer_choices, restorer_path
 from ._scoring import watch_in_comfyui
 from ._show import rgb
 from ._sockets import CATEGORY_ADVANCED
+from ._stamps import stamp
 
 if TYPE_CHECKING:
     from ..core.methods.contract import Watch
@@ -41,9 +42,9 @@ class RestoreForComparison(io.ComfyNode):
             node_id="LatentCriticRestore",
             display_name="Restore For Comparison",
             category=CATEGORY_ADVANCED,
-            description="Restores images by diffusion to compare them with themselves: where much changes, quality is "
-            "likely low. Without a model a small network of its own restores; with MODEL, CLIP and VAE the model that "
-            "you have already loaded does. It is no upscaler, and what it paints is a guess.",
+            description="Restores images by diffusion to compare them with themselves: much change is a sign of damage "
+            "that the restorer knows. Without a model a small network of its own restores; with MODEL, CLIP and VAE "
+            "the model that you have already loaded does. It is no upscaler, and what it paints is a guess.",
             is_input_list=True,
             inputs=_schema_inputs(restorer_choices()),
             outputs=_schema_outputs(),
@@ -52,12 +53,7 @@ class RestoreForComparison(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, restorer: list[str] | None = None, **rest: Any) -> str:
         """Changes when the restorer's file is written again; a linked choice comes as ``None``."""
-        try:
-            path = None if not restorer else restorer_path(restorer[0])
-            told = None if path is None else path.stat()
-        except OSError as error:
-            return str(error)
-        return "" if told is None else f"{told.st_mtime_ns} {told.st_size}"
+        return stamp(lambda: restorer_path(restorer[0]) if restorer else None)
 
     @classmethod
     def execute(
@@ -115,7 +111,7 @@ def _restored(stack: Stack, restorer: Restorer, gain: float) -> list[_Row]:
         away = (made.images[0, 0] - picture[0].to(made.images)).abs()
         shown = (gain * away.mean(0, keepdim=True)).clamp(0.0, 1.0).expand(3, -1, -1)
         pictures = tuple(view.movedim(0, -1)[None].contiguous() for view in (*made.images[0], shown))
-        rows.append(_Row(pictures, 100.0 * float(away.mean()), made.noise_levels, made.calls, made.reasons[0]))
+        rows.append(_Row(pictures, 100.0 * float(away.mean()), made.noise_levels, made.calls[0], made.reasons[0]))
     return rows
 
 
@@ -138,9 +134,9 @@ def _outputs(stack: Stack, rows: Sequence[_Row]) -> list[list[Any]]:
 
 
 def _report(name: str, rows: Sequence[_Row]) -> str:
-    low, middle, high = rows[0].levels
+    _, middle, high = rows[0].levels
     how = "the loaded model" if name == SharedRestorer.name else "a pixel-space restorer"
-    lines = [f"Restored with {how}; noise left: {low:.2f}, {middle:.2f}, {high:.2f}."]
+    lines = [f"Restored with {how}; noise in the two states on the way: {middle:.2f}, {high:.2f}."]
     for place, row in enumerate(rows):
         if row.reason:
             lines.append(f"image {place}: not restored. {row.reason}")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from .arguments import Subparsers, command
 from .console import note
-from .training import progress, rated
+from .training import add_head, add_training, progress, trained_words, training_given
 
 if TYPE_CHECKING:
     from ..methods.diff_v2_iqa_settings import DiffSettings
@@ -31,11 +31,7 @@ def add(kinds: Subparsers) -> None:
         "Restores every picture once, then trains on what the frozen backbones see. A stopped or killed run goes on "
         "with the same command. Several GPUs: start it with accelerate launch.",
     )
-    parser.add_argument(
-        "--data", required=True, metavar="LOADER=PATH[:WORST:BEST]", help="rated pictures: biq2021=DIR, csv=FILE:0:5 …"
-    )
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the head's .safetensors")
-    parser.add_argument("--run", type=Path, required=True, metavar="DIR", dest="folder", help="state, log, cache")
+    add_head(parser, "state, log, cache")
     parser.add_argument(
         "--study", type=Path, metavar="FILE", help="also train it without restored pictures and with either branch "
         "alone, and write what each is worth (JSON)"
@@ -43,7 +39,8 @@ def add(kinds: Subparsers) -> None:
     _add_restorer(parser)
     _add_reading(parser)
     _add_sizes(parser)
-    _add_training(parser)
+    group = add_training(parser, "views restored together", "share dropped in the places' heads (default: 0.1)")
+    group.add_argument("--cache", choices=("features", "restorations"), help="what is kept of a picture")
     parser.set_defaults(run=run)
 
 
@@ -82,33 +79,6 @@ def _add_sizes(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--published-sizes", action="store_true", help="of both branches (default: narrow ones)")
 
 
-def _add_training(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("training")
-    group.add_argument("--cache", choices=("features", "restorations"), help="what is kept of a picture")
-    group.add_argument("--steps", type=int, help="in all (default: 1000)")
-    group.add_argument("--minutes", type=float, help="stop after this long, saved")
-    group.add_argument("--batch", type=int, help="pictures a step (default: 16)")
-    group.add_argument("--rows", type=int, help="views restored together (default: 4)")
-    group.add_argument("--rate", type=float, help="highest rate of AdamW (default: 1e-3)")
-    group.add_argument("--decay", type=float, help="weight decay (default: 0.01)")
-    group.add_argument("--drop", type=float, help="share dropped in the places' heads (default: 0.1)")
-    group.add_argument("--average", type=float, help="decay of the weights' moving average (default: 0.995)")
-    for name, default in (("mse", 1.0), ("rank", 0.0), ("plcc", 0.0)):
-        group.add_argument(f"--{name}-weight", type=float, default=default, help=f"of that loss (default: {default:g})")
-    group.add_argument("--no-mirror", action="store_true", help="do not mirror half of the pictures")
-    group.add_argument("--limit", type=int, metavar="N", help="at most N pictures")
-    group.add_argument("--share", type=float, help="held back for validation (default: 0.1)")
-    group.add_argument("--by-group", action="store_true", help="split by the set's groups, not by content too")
-    group.add_argument("--validate-every", type=int, metavar="STEPS")
-    group.add_argument("--validate-on", type=int, metavar="N")
-    group.add_argument("--calibrated-on", metavar="WORDS", help="whose ratings these are (default: your ratings)")
-    group.add_argument("--seed", type=int, help="(default: 0)")
-    group.add_argument("--device", default="cpu")
-    group.add_argument("--precision", choices=("fp32", "bf16", "fp16"))
-    group.add_argument("--accelerate", action="store_true", help="under accelerate launch; its device")
-    group.add_argument("--threads", type=int, metavar="N", help="CPU threads")
-
-
 def run(arguments: argparse.Namespace) -> int:
     """Restore, train, tell calls and validation figures."""
     import torch
@@ -126,16 +96,15 @@ def run(arguments: argparse.Namespace) -> int:
     restorer = _restorer(arguments, device)
     with progress(request.steps, world.main) as watch:
         result = train_diff_v2(request, restorer, watch, world, device)
-        found = study(request, restorer, watch, world, device) if arguments.study and result.head else None
+        found = study(request, result, restorer, watch, world, device) if arguments.study and result.head else None
     if not world.main:
         return 0
     if found is not None:
         write_text(arguments.study, json.dumps(found, indent=1) + "\n")
         note(f"wrote {arguments.study}")
-    told = result.validation
-    figures = ", ".join(f"{name} {value:.3f}" for name, value in told.items() if isinstance(value, float))
-    done = f"wrote {request.out}" if result.head else "saved; the same command goes on"
-    note(f"step {result.step}, {result.seconds_per_step:.2f} s a step; {done}; held back: {figures or 'not measured'}")
+    written = request.out if result.head else None
+    note(trained_words(result.step, result.seconds_per_step, written, result.validation))
+    note(f"{result.calls:,} denoiser calls")
     return 0
 
 
@@ -168,26 +137,15 @@ def request_of(arguments: argparse.Namespace) -> DiffRequest:
     """The one request behind the arguments."""
     from ..methods.diff_v2_iqa_eyes import EyeFiles
     from ..train.diff_v2_request import DiffRequest
-    from ..train.genziqa_losses import LossWeights
 
-    told = vars(arguments)
-    names = (
-        "cache", "steps", "minutes", "batch", "rows", "rate", "decay", "drop", "average", "limit", "share",
-        "validate_every", "validate_on", "calibrated_on", "seed", "precision",
-    )  # fmt: skip
     settings = _settings(arguments)
     return DiffRequest(
-        data=rated(arguments.data),
-        out=arguments.out,
-        run=arguments.folder,
+        **training_given(arguments),
         settings=settings,
         shape=_shape(arguments, settings),
         files=EyeFiles(arguments.vit_file, arguments.resnet_file),
         own_vit=arguments.own_vit,
-        losses=LossWeights(arguments.mse_weight, arguments.rank_weight, arguments.plcc_weight),
-        flip=not arguments.no_mirror,
-        content=not arguments.by_group,
-        **{name: told[name] for name in names if told[name] is not None},
+        cache=arguments.cache or "features",
     )
 
 

@@ -98,6 +98,11 @@ class DiffV2IQA:
         return self._reading.restorer
 
     @property
+    def calls(self) -> int:
+        """Rows that went through the denoiser so far."""
+        return self._reading.calls
+
+    @property
     def spec(self) -> ScoreSpec:
         """What the numbers mean: 0 to 100 where the head was trained on ratings and fits this restorer."""
         meta, calibrated = self._head.meta, self._fit.calibrated

@@ -90,7 +90,7 @@ class DiffHead:
                     f"a restorer whose {name} is {was[:60]}, as in the head's training", got[:60],
                     "Connect that restorer, or allow another one: scores then only rank.",
                 )  # fmt: skip
-            warnings.append(f"the restorer's {name} is not that of the head's training: its scores rank, without scale")
+            warnings.append(f"another restorer than at the head's training ({name}): its scores rank, without scale")
         calibrated = self.meta.calibrated_on is not None and not warnings
         changed = [name for name in sorted(aside & set(now)) if not _same(before[name], now[name])]
         warnings += [f"the model's {name.replace('_', ' ')} is not that of the head's training" for name in changed]

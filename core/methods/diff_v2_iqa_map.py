@@ -40,8 +40,11 @@ def quality_map(
     vda = torch.zeros(len(views)) if parts.vda is None else parts.weight * parts.vda.total
     found = []
     for row, view in enumerate(views):
-        apart = 100.0 * (parts.vcg.scores[row].double() + vda[row].double()).cpu() - centre
-        found.append(_part(apart * parts.vcg.weights[row].double().cpu() / len(views), view, size))
+        scores, weights, rest = (  # not every device has float64
+            values[row].cpu().double() for values in (parts.vcg.scores, parts.vcg.weights, vda)
+        )
+        apart = 100.0 * (scores + rest) - centre
+        found.append(_part(apart * weights / len(views), view, size))
     return HeatMap(tuple(found), centre, *size, lambda raw: raw if scale is None else raw.clamp(*scale), scale)
 
 

@@ -31,7 +31,7 @@ class Seen:
         maps: [2 · Σ maps, grid, grid], ``None`` without VCG.
         vector: [4, features], ``None`` without VDA.
         change: [grid, grid] mean |picture - restored| of each place, in [0, 1].
-        calls: Of the denoiser; 0 where the restoration came out of a cache.
+        calls: Of the denoiser, on this view; 0 where the restoration came out of a cache.
         noise_levels: Of d0, d1, d2.
         reason: Why there are no features.
     """
@@ -50,7 +50,7 @@ class Pictures:
 
     given: Tensor
     images: Tensor
-    calls: int
+    calls: tuple[int, ...]
     noise_levels: tuple[float, float, float]
     reasons: tuple[str | None, ...]
 
@@ -76,6 +76,8 @@ class Reading:
     ) -> None:
         self.restorer, self.eyes, self.settings = restorer, eyes, settings
         self.device, self.most_rows = device, most_rows
+        #: Rows that went through the denoiser so far.
+        self.calls = 0
 
     def views(self, image: Tensor) -> list[View] | str:
         """A picture's views, or the reason why it has none."""
@@ -124,7 +126,7 @@ class Reading:
         return [
             Seen(
                 None if maps is None else maps[row].float(), None if vectors is None else vectors[row].float(),
-                change[row], found.calls, found.noise_levels, reason,
+                change[row], found.calls[row], found.noise_levels, reason,
             )
             for row, reason in enumerate(found.reasons)
         ]  # fmt: skip
@@ -134,6 +136,7 @@ class Reading:
         """Views [3, side, side] with their restorations."""
         given = torch.stack(list(pictures)).to(self.device)
         found = self.restorer.restore(given, watch=step)
+        self.calls += sum(found.calls)
         images = found.images.to(given)
         finite = finite_rows(images)
         reasons = tuple(

@@ -8,6 +8,7 @@ made as the VCG's.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, NamedTuple
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..errors import BadInput
 from .diff_v2_attention import PlaceScores, ResidualTransposedAttention, TransposedAttention
 from .diff_v2_swin import SwinStage
 
@@ -84,6 +86,17 @@ class DiffShape:
     branch: Branch = "both"
     weight: float = 5.0
     learned: bool = False
+
+    def __post_init__(self) -> None:
+        if self.branch not in BRANCHES:
+            raise BadInput(f"a branch out of {', '.join(BRANCHES)}", repr(self.branch), "Use one of these names.")
+        if not (math.isfinite(self.weight) and self.weight > 0):
+            remedy = "Published: 5. For VCG or VDA alone name that branch."
+            raise BadInput("a weight of VDA above 0", str(self.weight), remedy)
+        vcg = self.vcg
+        if vcg.grid % vcg.window or any(width % vcg.heads for width in vcg.widths):
+            got = f"grid {vcg.grid}, window {vcg.window}, widths {vcg.widths}, {vcg.heads} heads"
+            raise BadInput("windows that tile the grid, heads that divide the widths", got, "Published: 28, 4, 4.")
 
     @classmethod
     def published(cls, **changes: Any) -> DiffShape:

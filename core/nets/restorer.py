@@ -62,6 +62,9 @@ class RestorerShape:
         if not self.multipliers or min(sizes) < 1 or self.inner % 2 or self.groups < 0 or not grouped:
             expected = "sizes from 1, an even inner, and channels divisible by the groups"
             raise BadInput(expected, str(self), "Published: inner 64, multipliers 1 2 4 8 8, 2 blocks, 32 groups.")
+        if self.native % self.stride:
+            expected = f"a native side divisible by {self.stride}, as the levels halve it"
+            raise BadInput(expected, str(self.native), "Published: 64.")
         if not 0.0 <= self.dropout < 1.0 or self.predicts not in ("eps", "clean"):
             raise BadInput("a dropout from 0 to below 1, predicting eps or clean", str(self), "Published: .2 and eps.")
 
@@ -172,18 +175,23 @@ class RestorerNet(nn.Module):
         The two are taken for independent measurements of the clean picture, off by noise / signal and by
         ``residual``: this is what leads from the damaged one to their best linear estimate.
         """
-        rows = signal.to(noisy.dtype).view(-1, 1, 1, 1)
+        rows = _per_row(signal)
         trust = self.shape.residual**2 * rows**2
         trust = trust / (trust + (1.0 - rows**2).clamp_min(0.0))
-        return trust * (noisy / rows.clamp_min(1e-4) - condition)
+        return trust.to(noisy.dtype) * (noisy / rows.clamp_min(1e-4).to(noisy.dtype) - condition)
 
     def clean(self, condition: Tensor, noisy: Tensor, signal: Tensor) -> Tensor:
         """The clean estimate [N, 3, H, W], not clamped; arguments as of :meth:`forward`."""
         found = self(condition, noisy, signal).to(noisy.dtype)
         if self.shape.predicts == "clean":
             return condition + found
-        rows = signal.to(noisy.dtype).view(-1, 1, 1, 1)
-        return (noisy - (1.0 - rows**2).clamp_min(0.0).sqrt() * found) / rows
+        rows = _per_row(signal)
+        return ((noisy - (1.0 - rows**2).clamp_min(0.0).sqrt() * found) / rows).to(noisy.dtype)
+
+
+def _per_row(signal: Tensor) -> Tensor:
+    """[N, 1, 1, 1] in single precision or better: in half, 1 - signal² is nothing where little noise is left."""
+    return signal.to(torch.promote_types(signal.dtype, torch.float32)).view(-1, 1, 1, 1)
 
 
 def level_embedding(signal: Tensor, width: int) -> Tensor:

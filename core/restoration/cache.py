@@ -163,14 +163,15 @@ class CachedRestorer:
             return Restored(rounded, made.noise_levels, made.calls, made.reasons)
         whole = rounded.new_zeros((len(images), *rounded.shape[1:]))
         reasons: list[str | None] = [None] * len(images)
+        calls = [0] * len(images)
         for at, place in enumerate(missing):
-            whole[place], reasons[place] = rounded[at], made.reasons[at]
+            whole[place], reasons[place], calls[place] = rounded[at], made.reasons[at], made.calls[at]
             if made.reasons[at] is None:
                 self._cache.write(paths[place], Entry(pixels[at].cpu(), made.noise_levels))
         for place, entry in enumerate(kept):
             if entry is not None:
                 whole[place] = entry.pixels.to(whole) / 255.0
-        return Restored(whole, made.noise_levels, made.calls, tuple(reasons))
+        return Restored(whole, made.noise_levels, tuple(calls), tuple(reasons))
 
     def _fitting(self, path: Path, image: Tensor) -> Entry | None:
         entry = self._cache.read(path)
@@ -181,4 +182,4 @@ class CachedRestorer:
 def _restored(entries: list[Entry], images: Tensor) -> Restored:
     """All of them out of the cache."""
     pixels = torch.stack([entry.pixels for entry in entries]).to(images.device)
-    return Restored(pixels.float() / 255.0, entries[0].noise_levels, 0, (None,) * len(entries))
+    return Restored(pixels.float() / 255.0, entries[0].noise_levels, (0,) * len(entries), (None,) * len(entries))

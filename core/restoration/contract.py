@@ -25,13 +25,13 @@ class Restored:
         images: [N, 3, 3, H, W] in [0, 1], float32: the restored d0, then the two noise-containing d1 and d2, in order
             of growing noise. A row with a reason holds the input three times, or grey where that cannot be read.
         noise_levels: Of d0, d1, d2, as sqrt(1 - alpha_bar) in [0, 1].
-        calls: Denoiser calls per picture, or per tile of one that was restored in tiles; 0 where all came from a cache.
+        calls: Denoiser calls of each picture, those of all its tiles together; 0 for one out of a cache.
         reasons: Why a row means nothing, or ``None``.
     """
 
     images: Tensor
     noise_levels: tuple[float, float, float]
-    calls: int
+    calls: tuple[int, ...]
     reasons: tuple[str | None, ...]
 
 

@@ -111,7 +111,8 @@ class SharedRestorer:
             found = self._restored(padded, reasons, watch)[..., :height, :width]
         levels = [noise_of(timestep) for timestep in (self.options.timesteps[-1], *self.options.kept)]
         images = kept_rows(found, pictures, reasons)
-        return Restored(images, (levels[0], levels[1], levels[2]), len(self.options.timesteps), tuple(reasons))
+        calls = (len(self.options.timesteps),) * len(images)
+        return Restored(images, (levels[0], levels[1], levels[2]), calls, tuple(reasons))
 
     def _restored(self, pictures: Tensor, reasons: list[str | None], watch: Watch | None) -> Tensor:
         """[N, 3, 3, H, W]; rows that the path gave up get their reason."""

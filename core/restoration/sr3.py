@@ -103,11 +103,13 @@ class Sr3Restorer:
         pictures, reasons = checked(images)
         weight = self._net.first.weight
         with torch.no_grad():
-            states = _Path(self._net, self.options, 2.0 * pictures.to(weight.device) - 1.0, reasons, watch).run()
+            path = _Path(self._net, self.options, 2.0 * pictures.to(weight.device) - 1.0, reasons, watch)
+            states = path.run()
         found = torch.stack(states, 1).mul_(0.5).add_(0.5).clamp_(0.0, 1.0).to(pictures.device)
         levels = [level for level in inference_levels(self.options.steps) if level.kept is not None]
         d0, d1, d2 = (level.noise for level in sorted(levels, key=lambda level: level.noise))
-        return Restored(kept_rows(found, pictures, reasons), (d0, d1, d2), self.options.steps, tuple(reasons))
+        calls = (path.calls,) * len(pictures)
+        return Restored(kept_rows(found, pictures, reasons), (d0, d1, d2), calls, tuple(reasons))
 
 
 class _Path:
@@ -124,7 +126,9 @@ class _Path:
         height, width = self._condition.shape[-2:]
         self._tiles = place_tiles(height, width, options.tile, options.overlap, stride)
         self._levels = inference_levels(options.steps)
-        self._done, self._units = 0, len(self._levels) * len(self._tiles) * len(images)
+        #: Of each picture.
+        self.calls = len(self._levels) * len(self._tiles)
+        self._done, self._units = 0, self.calls * len(images)
         pixels = (self._tiles[0].bottom - self._tiles[0].top) * (self._tiles[0].right - self._tiles[0].left)
         self._rows = max(1, _PIXELS // pixels)
 

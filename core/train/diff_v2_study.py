@@ -50,22 +50,24 @@ class Unrestored:
     def restore(self, images: Tensor, *, watch: CallsWatch | None = None) -> Restored:
         """No calls, no reasons."""
         same = images[:, None].expand(-1, 3, -1, -1, -1)
-        return Restored(same, self._levels, 0, (None,) * len(images))
+        return Restored(same, self._levels, (0,) * len(images), (None,) * len(images))
 
 
 def study(
     request: DiffRequest,
+    whole: DiffResult,
     restorer: Restorer,
     watch: Watch | None = None,
     world: World | None = None,
     device: torch.device | str = "cpu",
 ) -> dict[str, Any] | None:
-    """Train the head of the request, then the same without restored pictures, and with either branch alone.
+    """Train the head of the request without restored pictures, and with either branch alone.
 
     Every training goes on where it was stopped; pictures, split, steps and seeds are the same.
 
     Args:
         request: Of the whole head; the others are written below its run's folder.
+        whole: What came out of it, with its head.
         restorer: On the device.
         watch: Told of progress; may raise to stop.
         world: Several processes; alone when left out.
@@ -79,9 +81,7 @@ def study(
         As :func:`.diff_v2.train_diff_v2`.
     """
     world = world or Alone()
-    whole = train_diff_v2(request, restorer, watch, world, device)
-    if whole.head is None:
-        return None
+    assert whole.head is not None
     low, middle, high = sorted(whole.head.meta.sigmas)
     others: dict[str, tuple[Restorer, Branch]] = {UNRESTORED: (Unrestored((low, middle, high)), "both")}
     if whole.head.nets.shape.branch == "both":

@@ -104,7 +104,7 @@ def test_with_the_loaded_model(run_workflow, file, family):
     assert run.success, run.error
     assert run.kept["restored"][0].shape == (2, 64, 72, 3)
     assert "the loaded model" in run.kept["report"][0]
-    assert "noise left: 0.04, 0.20, 0.35" in run.kept["report"][0]
+    assert "noise in the two states on the way: 0.20, 0.35" in run.kept["report"][0]
 
 
 def test_a_missing_part_is_one_clear_error(run_workflow, file):

@@ -28,7 +28,7 @@ class Halfway:
             out[place] = image + self.share * (near - image)
             self.seen += 1
             reasons.append("broken" if self.broken and self.seen % 7 == 0 else None)
-        return Restored(torch.stack([out] * 3, 1), (0.0, 0.1, 0.2), 1, tuple(reasons))
+        return Restored(torch.stack([out] * 3, 1), (0.0, 0.1, 0.2), (1,) * len(out), tuple(reasons))
 
 
 @pytest.fixture(scope="module")

@@ -53,7 +53,7 @@ class Blur:
                 rows[row] = float("nan")
             if self.spoil is not None and float(picture.mean()) < self.spoil:
                 reasons[row] = "the blur gave up"
-        return Restored(rows, (0.04, 0.2, 0.35), 3, tuple(reasons))
+        return Restored(rows, (0.04, 0.2, 0.35), (3,) * len(images), tuple(reasons))
 
 
 def made(settings=JUDGE, restorer=None, facts=(), options=None, own_vit=False, seed=0, **shape):
@@ -304,7 +304,10 @@ def test_a_head_belongs_to_its_restorer(pictures):
     scorer = DiffV2IQA(Blur(0.5), head, eyes, DiffOptions(override=True))
     assert not scorer.spec.calibrated
     assert scorer.spec.scale is None
-    assert "restorer's strength" in scorer.score(pictures[:1])[0].attributes["warnings"][0]
+    assert (
+        "another restorer than at the head's training (strength)"
+        in scorer.score(pictures[:1])[0].attributes["warnings"][0]
+    )
     other = replace(head, meta=replace(head.meta, identity={**head.meta.identity, "eyes.judge": "another"}))
     with pytest.raises(MismatchedBackbone, match="judge"):
         DiffV2IQA(Blur(), other, eyes, DiffOptions(override=True))

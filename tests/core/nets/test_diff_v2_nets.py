@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from latent_critic.core.errors import BadInput
 from latent_critic.core.nets.diff_v2 import PLAN, DiffShape, DiffV2Nets, VcgShape, VdaShape, joined
 from latent_critic.core.nets.diff_v2_attention import PlaceScores, ResidualTransposedAttention, TransposedAttention
 from latent_critic.core.nets.diff_v2_resnet import ResNet
@@ -195,6 +196,22 @@ def test_lambda_is_learned_where_asked_for():
 def test_shapes_turn_into_plain_types():
     shape = DiffShape.narrow(MAPS, FEATURES, branch="vda", learned=True)
     assert DiffShape.from_dict(shape.to_dict()) == shape
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"weight": 0.0}, "above 0"),
+        ({"weight": -1.0}, "above 0"),
+        ({"weight": float("nan")}, "above 0"),
+        ({"branch": "all"}, "a branch out of"),
+        ({"vcg": VcgShape(grid=27)}, "tile the grid"),
+        ({"vcg": VcgShape(heads=5)}, "divide the widths"),
+    ],
+)
+def test_shapes_that_make_no_sense(changes, words):
+    with pytest.raises(BadInput, match=words):
+        DiffShape(**changes)
 
 
 def test_published_sizes():

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from latent_critic.core.errors import BadInput
-from latent_critic.core.nets.restorer import NARROW, RestorerShape, build, level_embedding
+from latent_critic.core.nets.restorer import NARROW, RestorerNet, RestorerShape, build, level_embedding
 
 LOCAL = RestorerShape(4, (1, 2), 1, (), 32, 0.0, 0, False, 1, "clean")
 
@@ -59,6 +59,24 @@ def test_eps_and_clean_estimate_agree():
     with torch.no_grad():
         eps, clean = net(condition, noisy, signal), net.clean(condition, noisy, signal)
     torch.testing.assert_close(rows * clean + (1 - rows**2).sqrt() * eps, noisy)
+
+
+@pytest.mark.parametrize(("dtype", "near"), [(torch.bfloat16, 0.008), (torch.float16, 0.002)])
+def test_half_precision_takes_the_last_noise_off(dtype, near):
+    """At a noise of .04 signal² rounds to 1 in half precision, and a perfect network would clean nothing."""
+
+    class Knowing(RestorerNet):
+        def forward(self, condition, noisy, signal):
+            return eps.to(noisy.dtype)
+
+    draw = torch.Generator().manual_seed(0)
+    clean, eps = torch.rand(1, 3, 16, 16, generator=draw), torch.randn(1, 3, 16, 16, generator=draw)
+    signal = torch.tensor([0.99913])
+    noisy = signal * clean + (1 - signal**2).sqrt() * eps
+    net = Knowing(RestorerShape(8, (1, 2), 1, (), groups=4)).to(dtype)
+    found = net.clean(clean.to(dtype), noisy.to(dtype), signal)
+    assert found.dtype == dtype
+    assert float((found.float() - clean).abs().max()) < near
 
 
 def test_the_hint_leads_to_the_best_linear_estimate():
@@ -121,8 +139,12 @@ def test_sizes_survive_json():
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"inner": 3}, {"multipliers": ()}, {"blocks": 0}, {"groups": 7}, {"dropout": 1.0}, {"predicts": "x"}]
-)
+    "wrong",
+    [
+        {"inner": 3}, {"multipliers": ()}, {"blocks": 0}, {"groups": 7}, {"dropout": 1.0}, {"predicts": "x"},
+        {"native": 60},
+    ],
+)  # fmt: skip
 def test_impossible_sizes_are_refused(wrong):
     with pytest.raises(BadInput):
         RestorerShape(**wrong)

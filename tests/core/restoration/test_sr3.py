@@ -33,7 +33,7 @@ def test_a_network_that_changes_nothing_gives_the_picture_back():
     assert restored.images.dtype == torch.float32
     torch.testing.assert_close(restored.images[:, 0], pictures, atol=1e-6, rtol=0)
     assert [round(level, 2) for level in restored.noise_levels] == [0.04, 0.20, 0.35]
-    assert restored.calls == 4
+    assert restored.calls == (4,) * len(pictures)
     middle = torch.full((1, 3, 64, 64), 0.5)
     states = Sr3Restorer(build(LOCAL), FEW).restore(middle).images[0]
     for place in (1, 2):
@@ -73,6 +73,12 @@ def test_tiles_change_nothing_beyond_the_reach():
     narrow = Sr3Restorer(_net(), Sr3Options(steps=4, eta=0.0, tile=32, overlap=8)).restore(pictures)
     assert not torch.allclose(narrow.images, whole.images, atol=1e-4)
     assert float((narrow.images - whole.images).abs().mean()) < 0.02
+    assert whole.calls == (4, 4)
+    counted = []
+    net = _net()
+    net.register_forward_hook(lambda *_: counted.append(1))
+    one = Sr3Restorer(net, Sr3Options(steps=4, eta=0.0, tile=side, overlap=overlap)).restore(pictures[:1])
+    assert one.calls == (len(counted),) == (4 * 2 * 3,)
 
 
 @pytest.mark.parametrize("size", [(8, 8), (9, 13), (8, 200), (41, 33)])

@@ -14,6 +14,7 @@ from latent_critic.core.methods.diff_v2_iqa_settings import DiffSettings
 from latent_critic.core.nets.diff_v2 import DiffShape
 from latent_critic.core.nets.restorer import RestorerNet, RestorerShape
 from latent_critic.core.restoration.sr3 import Sr3Options, Sr3Restorer
+from latent_critic.core.train.diff_v2 import train_diff_v2
 from latent_critic.core.train.diff_v2_request import DiffRequest
 from latent_critic.core.train.diff_v2_study import UNRESTORED, VCG, VDA, WHOLE, Unrestored, study
 from latent_critic.core.train.dp_iqa_data import split
@@ -31,7 +32,7 @@ def restorer():
 def test_without_restorations_nothing_differs():
     images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     found = Unrestored((0.04, 0.2, 0.35)).restore(images)
-    assert found.calls == 0
+    assert found.calls == (0, 0)
     assert torch.equal(found.images, images[:, None].repeat(1, 3, 1, 1, 1))
     eyes = load_eyes(SETTINGS)
     maps, vectors = eyes.network(images, found.images)
@@ -45,8 +46,9 @@ def test_every_head_is_trained_alike_and_compared_on_the_same_pictures(rated, re
         data=rated, out=tmp_path / "head.safetensors", run=tmp_path / "run", settings=SETTINGS, shape=SHAPE,
         content=False, batch=4, steps=3, share=0.3, average=0.5, validate_on=8,
     )  # fmt: skip
-    assert study(replace(request, minutes=0.0), restorer) is None
-    found = json.loads(json.dumps(study(request, restorer)))
+    result = train_diff_v2(request, restorer)
+    assert study(replace(request, minutes=0.0), result, restorer) is None
+    found = json.loads(json.dumps(study(request, result, restorer)))
     rows = {row["head"]: row for row in found["heads"]}
     assert list(rows) == [WHOLE, UNRESTORED, VCG, VDA]
     assert rows[WHOLE]["whole_less_this"] is None
@@ -62,4 +64,7 @@ def test_every_head_is_trained_alike_and_compared_on_the_same_pictures(rated, re
     assert rows[UNRESTORED]["whole_less_this"]["difference"] == pytest.approx(expected, abs=0.1)
     assert load_diff_v2(request.run / "vcg" / "head.safetensors").nets.vda is None
     assert load_diff_v2(request.run / "vda" / "head.safetensors").nets.vcg is None
-    assert study(request, restorer) == found
+    again = train_diff_v2(request, restorer)
+    assert study(request, again, restorer) == found
+    assert again.calls == 0
+    assert len((request.run / "log.jsonl").read_text().splitlines()) == 1

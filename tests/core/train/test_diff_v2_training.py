@@ -170,8 +170,11 @@ def test_another_request_or_restorer_does_not_go_on(request_for, restorer):
     with pytest.raises(BadInput, match="same request"):
         train_diff_v2(request_for(rate=1e-4), restorer)
     other = Sr3Restorer(restorer._net, Sr3Options(steps=4, eta=0.0, seed=1))
-    with pytest.raises(BadInput, match="same request"):
+    with pytest.raises(BadInput, match="same restorer"):
         train_diff_v2(request_for(), other)
+    # The rate falls over all steps: to go on with more of them would be another training.
+    with pytest.raises(BadInput, match="same request"):
+        train_diff_v2(request_for(steps=8), restorer)
 
 
 @pytest.mark.parametrize(
