@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -66,7 +66,7 @@ class SeenCache:
         self.noise_levels: tuple[float, ...] = ()
 
     def extract(self, paths: Sequence[Path], watch: Callable[[int, int], None] | None = None) -> list[Path]:
-        """Write the files that are missing; stopped at any moment, it goes on at the first missing one.
+        """Write the files that are missing or damaged; stopped at any moment, it goes on at the first missing one.
 
         Returns:
             Pictures that cannot be used; the log says why.
@@ -82,16 +82,16 @@ class SeenCache:
         unusable = []
         for place, path in enumerate(paths):
             file = self._files[path] = self._folder / f"{content_of(path)[:32]}.safetensors"
-            if not file.exists():
-                tensors = self._tensors(path)
+            told = _read(file)
+            if told is None:
+                told = self._tensors(path)
                 with whole_file(file) as temporary:
-                    save_file(tensors, temporary)
-            with safe_open(file, framework="pt") as found:
-                if _REASON in found.keys():  # noqa: SIM118 (not a dict)
-                    unusable.append(path)
-                    _log.warning("%s is left out: %s", path, bytes(found.get_tensor(_REASON).tolist()).decode())
-                elif not self.noise_levels:
-                    self.noise_levels = tuple(found.get_tensor("noise_levels").tolist())
+                    save_file(told, temporary)
+            if _REASON in told:
+                unusable.append(path)
+                _log.warning("%s is left out: %s", path, bytes(told[_REASON].tolist()).decode())
+            elif not self.noise_levels:
+                self.noise_levels = tuple(told["noise_levels"].tolist())
             if watch is not None:
                 watch(place + 1, len(paths))
         return unusable
@@ -132,6 +132,20 @@ class SeenCache:
 
         counts = [len(next(value for name, value in row.items() if name != "noise_levels")) for row in rows]
         return Kept(counts, of("maps"), of("vectors"), of("pictures"))
+
+
+def _read(file: Path) -> dict[str, Tensor] | None:
+    """What is small in a file, ``None`` where it is missing; a damaged one counts as missing."""
+    try:
+        with safe_open(file, framework="pt") as found:
+            small = {_REASON, "noise_levels"}.intersection(found.keys())
+            told = {name: found.get_tensor(name) for name in small}
+    except FileNotFoundError:
+        return None
+    except (OSError, SafetensorError) as error:
+        _log.warning("%s cannot be read and is made again: %s", file, error)
+        return None
+    return told or None
 
 
 def _told(reason: str) -> dict[str, Tensor]:

@@ -165,6 +165,18 @@ def test_what_cannot_be_restored_is_left_out(request_for, restorer, caplog):
     assert caplog.text.count("is left out: too dark") >= 3
 
 
+def test_a_damaged_file_of_the_cache_is_made_again(request_for, restorer, caplog):
+    request = request_for(steps=2)
+    train_diff_v2(request, restorer)
+    before, files = restorer.pictures, sorted((request.run / "cache").rglob("*.safetensors"))
+    whole = files[0].read_bytes()
+    files[0].write_bytes(whole[: len(whole) // 2])
+    train_diff_v2(request, restorer)
+    assert files[0].read_bytes() == whole
+    assert restorer.pictures == before + 1
+    assert caplog.text.count("is made again") == 1
+
+
 def test_another_request_or_restorer_does_not_go_on(request_for, restorer):
     train_diff_v2(request_for(), restorer)
     with pytest.raises(BadInput, match="same request"):
