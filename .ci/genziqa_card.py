@@ -2,7 +2,8 @@
 
 Facts come from the metadata of critic_ldm.safetensors, the levels and zero-shot from check.json, which is what
 `latent-critic train genziqa-check --out` wrote, rows on test sets from benchmark.json, which is what `latent-critic
-benchmark --json` printed, ladders from ladders.json, which is what .ci/genziqa_ladders.py wrote.
+benchmark --json` printed, other trainings from tried.json, which is what `latent-critic train genziqa-beside --out`
+wrote, ladders from ladders.json, which is what .ci/genziqa_ladders.py wrote.
 """
 
 from __future__ import annotations
@@ -80,10 +81,29 @@ def check_table(found: dict[str, Any]) -> str:
     )
 
 
+def tried_table(rows: list[dict[str, Any]]) -> str:
+    """Other trainings beside the shipped head, each on pictures that neither drew, whatever the sign."""
+    lines = [
+        "| training | SRCC (95 %) | shipped head (95 %) | difference, paired | pictures |",
+        "|---|---|---|---|--:|",
+    ]
+    for row in rows:
+        head, apart = row["head"], row["difference"]
+        how = (
+            f"{head['pictures']:,} pictures of {head['side']} px, {head['steps']:,} steps of {head['batch']} at rate "
+            f"{head['rate']:g}, rank {head['rank']}{_ladders_told(head)}"
+        )
+        told = f"{apart['difference']:+.3f} ({apart['low']:+.3f} – {apart['high']:+.3f})"
+        lines.append(f"| {how} | {interval(head, 'srcc')} | {interval(row['other'], 'srcc')} | {told} | {row['n']:,} |")
+    return "\n".join(lines)
+
+
 def card(before: str) -> str:
     """The card with its measured parts renewed."""
     after = readme.fill(before, "facts", facts_table(FOLDER / "critic_ldm.safetensors"))
-    checked, rows, ladders = (read(FOLDER / name) for name in ("check.json", "benchmark.json", LADDERS.name))
+    names = ("check.json", "benchmark.json", LADDERS.name, "tried.json")
+    checked, rows, ladders, tried = (read(FOLDER / name) for name in names)
     after = readme.fill(after, "ladders", ladders_table(ladders) if ladders else NOT_YET)
+    after = readme.fill(after, "tried", tried_table(tried) if tried else NOT_YET)
     after = readme.fill(after, "check", check_table(checked) if checked else NOT_YET)
     return readme.fill(after, "tests", tests_table(rows) if rows else NOT_YET)

@@ -32,6 +32,20 @@ def test_the_check_was_of_the_shipped_head_and_model():
     assert {row["levels"] for row in found["levels"]} == {"published (8)", "fast (2)", "fastest (1)"}
 
 
+def test_other_trainings_stayed_out_for_a_reason():
+    """Each was compared with the head that ships, and was not better beyond doubt."""
+    digest = load_genziqa(SHIPPED).digest()
+    for row in json.loads("\n".join(lines("tried.json"))):
+        assert row["other"]["weights"] == digest
+        assert row["head"]["weights"] != digest
+        assert row["n"] >= 50
+        assert row["difference"]["low"] <= 0.0
+
+
+def test_the_shipped_head_knows_its_models_parts():
+    assert {"vae_ends", "text_l", "text_layer", "text_patches"} <= set(load_genziqa(SHIPPED).meta.identity)
+
+
 def test_a_head_that_rewards_damage_has_no_scale():
     head, found = load_genziqa(SHIPPED), json.loads("\n".join(lines("ladders.json")))
     assert found["weights"] == head.digest()
