@@ -1,6 +1,6 @@
 """Fill the measured parts of model cards: the judge's facts, validation, benchmark rows and ladders; shipped heads.
 
-    .venv/bin/python .ci/cards.py            write core/assets/{judge,genziqa,dp_iqa}/README.md
+    .venv/bin/python .ci/cards.py            write core/assets/*/README.md
     .venv/bin/python .ci/cards.py --check    change nothing; code 1 when a card is out of date
 
 Facts come from the metadata of judge.safetensors, rows from benchmark.json, which is what
@@ -21,6 +21,7 @@ import diff_v2_card
 import dp_iqa_card
 import genziqa_card
 import judge_card
+import lgdm_card
 import readme
 import restorer_card
 from latent_critic.core.nets.view_policy import POLICIES
@@ -112,7 +113,9 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="change nothing")
     arguments = parser.parse_args()
     old = 0
-    heads = ((found.FOLDER, found.card) for found in (genziqa_card, dp_iqa_card, diff_v2_card, restorer_card))
+    heads = (
+        (found.FOLDER, found.card) for found in (genziqa_card, dp_iqa_card, diff_v2_card, lgdm_card, restorer_card)
+    )
     for folder, renewed in ((FOLDER, card), *heads):
         path = folder / "README.md"
         if not path.exists():

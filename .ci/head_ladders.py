@@ -22,5 +22,6 @@ def write_falls(target: Path, scorer: Any, kinds: Sequence[str]) -> None:
             values = scorer.score([load_image(step.path) for step in steps]).values()
             fell, visible = count_falls(steps, values)
             found[kind] = {"fell": fell, "visible": visible}
-    told = {"weights": scorer.spec.settings["weights"], "kinds": found}
+    settings = scorer.spec.settings
+    told = {"weights": settings.get("weights", settings.get("head")), "kinds": found}
     write_text(target, json.dumps(told, indent=2) + "\n")

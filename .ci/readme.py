@@ -5,7 +5,8 @@
     .venv/bin/python .ci/readme.py --pictures    also take the pictures that `python3 .ci/dev.py test` left behind
 
 The nodes come from a real ComfyUI; the figures from every core/assets/*/benchmark.json, which is what
-`latent-critic benchmark --json` printed for the shipped weights.
+`latent-critic benchmark --json` printed for the shipped weights, and from core/assets/table/table.json, which is what
+`latent-critic benchmark --all --json` printed for all of them on the same pictures.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import comfyui
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
+TABLE = ROOT / "core" / "assets" / "table" / "table.json"
 PICTURES = ROOT / "web" / "readme"
 #: Name in the README → file that the check script leaves in .cache/artefacts, and the width to show.
 TAKEN = {"contact_sheet.jpg": ("contact_sheet.png", 1400), "workflow.jpg": ("workflow score_a_folder.png", 1600)}
@@ -59,6 +61,26 @@ def accuracy_table(rows: Iterable[Mapping[str, Any]]) -> str:
         scorer = f"`{row['scorer']}`" + (f" on `{_family(row['backbone'])}`" if row.get("backbone") else "")
         others = " | ".join("–" if row[key] is None else f"{row[key]:.3f}" for key in ("plcc", "krcc", "rmse"))
         lines.append(f"| {scorer} | {row['data']} {row['split']} | {row['n']:,} | {interval} | {others} |")
+    return "\n".join(lines)
+
+
+def beside_table(rows: Iterable[Mapping[str, Any]]) -> str:
+    """All scorers on the same pictures: one row a scorer and set, best first, with what it costs."""
+    lines = [
+        "| data | scorer | n | SRCC (95 % interval) | less the judge's, paired | denoiser rows | images/s | spread |",
+        "|---|---|--:|---|---|--:|--:|--:|",
+    ]
+    order = {name: place for place, name in reversed(list(enumerate(row["data"] for row in rows)))}
+    for row in sorted(rows, key=lambda row: (order[row["data"]], -row["srcc"])):
+        against = "–"
+        if row.get("versus") and row["plcc"] is not None:
+            against = f"{row['difference']:+.3f} ({row['difference_low']:+.3f} to {row['difference_high']:+.3f})"
+        interval = f"{row['srcc']:.3f} ({row['srcc_low']:.3f} – {row['srcc_high']:.3f})"
+        spread = "–" if row["noise_spread"] is None else f"{row['noise_spread']:.2f}"
+        speed = "–" if row["images_per_second"] is None else f"{row['images_per_second']:.1f}"
+        calls = f"{row['denoiser_calls'] or 0:g}"
+        cells = (row["data"], f"`{row['scorer']}`", str(row["n"]), interval, against, calls, speed, spread)
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -110,6 +132,8 @@ def main() -> int:
     before = README.read_text(encoding="utf-8")
     after = fill(before, "nodes", nodes_table(shipped_nodes()))
     after = fill(after, "accuracy", accuracy_table(shipped_figures()))
+    if TABLE.exists():
+        after = fill(after, "beside", beside_table(json.loads(TABLE.read_text(encoding="utf-8"))))
     if arguments.check:
         sys.stdout.write(
             "README.md is up to date\n" if after == before else "README.md is out of date: run readme.py\n"

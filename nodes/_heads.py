@@ -14,6 +14,7 @@ from ..core.heads.head_file import load_head
 from ..core.hosts.comfyui.backbone import ComfyBackbone
 from ..core.hosts.comfyui.own_nets import layer_ops, place
 from ..core.methods.hyperfeature_options import HyperfeatureOptions
+from ..core.methods.lgdm import SHIPPED
 from ..core.methods.psis import make_psi
 from ._loaded import need_parts
 
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
     from ..core.perceptual.contract import Psi
 
 FOLDER = "quality_heads"
-#: The choice while the folder holds no head.
-NONE = "no head in models/quality_heads"
+#: The head that comes with the package.
+EMBEDDED = "for the embedded model (shipped)"
 
 
 def heads_folder() -> Path:
@@ -42,21 +43,19 @@ def held_back_words(validation: Mapping[str, Any]) -> list[str]:
 
 
 def head_choices() -> list[str]:
-    """The heads there are."""
+    """The heads there are: the user's own, last the one that ships."""
     heads_folder()
-    names = [name for name in folder_paths.get_filename_list(FOLDER) if name.endswith(".safetensors")]
-    return names or [NONE]
+    return [*(name for name in folder_paths.get_filename_list(FOLDER) if name.endswith(".safetensors")), EMBEDDED]
 
 
 def head_path(choice: str) -> Path:
     """The file behind a choice.
 
     Raises:
-        BadInput: nothing was chosen.
         FileNotFoundError: it is gone.
     """
-    if choice == NONE:
-        raise BadInput("a head in models/quality_heads", "none", "Fit one with Fit Head, then reload the page.")
+    if choice == EMBEDDED:
+        return SHIPPED
     heads_folder()
     return Path(folder_paths.get_full_path_or_raise(FOLDER, choice))
 

@@ -25,7 +25,8 @@ class LoadHead(io.ComfyNode):
                 io.Combo.Input(
                     "head",
                     options=head_choices(),
-                    tooltip="A file in the folder models/quality_heads. Reload the page after a new one was made.",
+                    tooltip="A file in the folder models/quality_heads, or the one that ships for Load Embedded Model. "
+                    "Reload the page after a new one was made.",
                 )
             ],
             outputs=[

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import BadInput
-from .loaded_model import add_features, add_model_name, feature_options, load_backbone
+from .loaded_model import add_features, feature_options, load_backbone
 
 if TYPE_CHECKING:
     from ..fitting.pictures import Pictures
@@ -27,7 +27,6 @@ def add_ablation(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--noise-draws", type=int, default=3, metavar="N", help="with noise in --cells (default: 3)")
     group.add_argument("--out", type=Path, default=Path(_OUT), metavar="DIR", help=f"tables and features ({_OUT})")
-    add_model_name(group)
     add_features(parser)
 
 

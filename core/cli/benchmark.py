@@ -13,6 +13,7 @@ from ..data.rated import SPLITS
 from ..errors import BadInput
 from .ablate import add_ablation, run_ablate
 from .arguments import Subparsers, add_json, add_weights, check_targets, command
+from .loaded_model import add_model_name
 
 if TYPE_CHECKING:
     from ..benchmark.ladders import LadderRow
@@ -72,15 +73,18 @@ def _add_scorers(parser: argparse.ArgumentParser) -> None:
     who = parser.add_argument_group("scorers")
     who.add_argument("--scorer", action="append", metavar="NAME", help="may be repeated (default: judge)")
     who.add_argument("--all", action="store_true", help="every scorer that can run here, with spread and costs")
+    add_model_name(who)
     add_weights(who)  # type: ignore[arg-type]
+    who.add_argument("--comfyui", type=Path, metavar="DIR", help="a ComfyUI folder, to run the model inside it")
+    who.add_argument("--checkpoint", metavar="FILE", help="with --comfyui: a checkpoint, or a folder of train ldm")
     who.add_argument(
-        "--comfyui", type=Path, metavar="DIR", help="a ComfyUI folder: scorers on a loaded model run inside it"
+        "--head",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="a head for that model; may be repeated (default: those that ship, for the embedded model)",
     )
-    who.add_argument("--checkpoint", metavar="FILE", help="its model, or a folder of train ldm (default: embedded)")
-    who.add_argument(
-        "--head", action="append", default=[], metavar="FILE", help="a head for that model; may be repeated"
-    )
-    who.add_argument("--restorer", metavar="FILE", help="of a diff_v2_iqa head, which needs no ComfyUI")
+    who.add_argument("--restorer", metavar="FILE", help="of a diff_v2_iqa head")
     who.add_argument("--device", default="auto", help="cpu, cuda … (default: a GPU when there is one)")
     who.add_argument("--batch", type=int, default=16, metavar="N", help="images at once; changes no score")
     who.add_argument(
@@ -136,19 +140,12 @@ def _check(arguments: argparse.Namespace) -> None:
         raise BadInput("one --root for each --data", got, "Name both as often, in the same order.")
     if arguments.draws is not None and (arguments.draws < 0 or arguments.draws == 1):
         raise BadInput("--draws 0, or at least 2", str(arguments.draws), "4 is what --all takes.")
-    if arguments.comfyui is None and (arguments.checkpoint or not all(map(_restores, arguments.head))):
-        raise BadInput("--comfyui with --checkpoint or --head", "none", "Name the ComfyUI folder that loads the model.")
+    if arguments.comfyui is None and arguments.checkpoint:
+        raise BadInput("--comfyui with --checkpoint", "none", "Name the ComfyUI folder that loads it, or use --model.")
     if arguments.plots:
         from ..benchmark.plots import check_plots
 
         check_plots()
-
-
-def _restores(head: str) -> bool:
-    """Whether a head brings no model along."""
-    from ..methods.diff_v2_iqa_file import is_diff_v2
-
-    return is_diff_v2(head)
 
 
 def _load(arguments: argparse.Namespace, name: str, root: str) -> RatedSet:
@@ -170,7 +167,7 @@ def _contestants(arguments: argparse.Namespace) -> tuple[list[Contestant], list[
             device=arguments.device,
             weights=arguments.weights,
             policy=arguments.policy,
-            loaded=arguments.comfyui is not None,
+            model=arguments.model,
             checkpoint=arguments.checkpoint,
             heads=tuple(arguments.head),
             restorer=arguments.restorer,

@@ -1,4 +1,4 @@
-"""Whom a benchmark measures: scorers that need only images, and those on a loaded model with the heads made for it."""
+"""Whom a benchmark measures: scorers that need only images, and those on one loaded model with its heads."""
 
 from __future__ import annotations
 
@@ -7,16 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..benchmark.scoring import Contestant
-from ..errors import BadInput
+from ..errors import BadInput, MissingDependency
 from ..methods import METHODS, method
-from ..methods.on_model import ON_MODEL, read_head, scorer_on
-from .loaded_model import comfy_backbone, comfy_parts, comfy_place
-from .scorers import RESTORES
+from ..methods.on_model import ON_MODEL, WITHOUT_HEAD, read_head, scorer_on, shipped_head
+from .loaded_model import comfy_place, load_model
+from .scorers import RESTORES, OnModel
 
 if TYPE_CHECKING:
     from ..methods.contract import Scorer
-
-_IMAGE_ONLY = ("image",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,12 +24,13 @@ class ContestantRequest:
     Attributes:
         names: Scorers by name; none means the judge.
         every: Every scorer that can run here, in place of ``names``.
-        device: Of the scorers that need only images.
+        device: Where they run; inside ComfyUI, a model runs where ComfyUI puts it.
         weights: A judge's file, the shipped one when ``None``.
         policy: How many views the judge looks at.
-        loaded: Whether ComfyUI's libraries are there, so that a model can be loaded.
-        checkpoint: The model's file, or a folder that `latent-critic train ldm` wrote; the embedded one when ``None``.
-        heads: Files of heads for that model; each knows its method.
+        model: ``embedded``, or a folder in diffusers' layout.
+        checkpoint: The model's file, or a folder that `latent-critic train ldm` wrote, inside ComfyUI.
+        heads: Files of heads for that model; each knows its method. For the embedded one, the heads that ship stand in
+            for those that are not named.
         restorer: File of diff_v2_iqa's pixel-space restorer, the package's own when ``None``.
     """
 
@@ -40,7 +39,7 @@ class ContestantRequest:
     device: str = "auto"
     weights: str | None = None
     policy: str = "full"
-    loaded: bool = False
+    model: str = "embedded"
     checkpoint: str | None = None
     heads: tuple[str, ...] = ()
     restorer: str | None = None
@@ -53,76 +52,117 @@ def contestants(request: ContestantRequest) -> tuple[list[Contestant], list[str]
         BadInput: an unknown scorer, or one that cannot run here.
         UnreadableFile: a file is missing or damaged.
         MismatchedBackbone: a head was made for another model.
+        MissingDependency: nothing that could run a model is installed.
     """
     names = tuple(info.name for info in METHODS) if request.every else request.names or ("judge",)
-    model = _Loaded(request) if request.loaded else None
+    lineup = _Lineup(request)
     found: list[Contestant] = []
     unmeasured: list[str] = []
     for name in sorted(names, key=lambda name: name != "judge"):
-        reason = _cannot(name, model, request)
+        reason = _cannot(name, lineup)
         if reason is None:
-            found.append(_one(name, request, model))
-        elif request.every:
-            unmeasured.append(f"{name}: {reason}")
-        else:
+            try:
+                found.append(lineup.one(name))
+            except MissingDependency as error:
+                if not request.every:
+                    raise
+                reason = str(error)
+        if reason is not None and not request.every:
             raise BadInput(f"a scorer that can run here, not {name}", reason, "See latent-critic benchmark --help.")
+        if reason is not None:
+            unmeasured.append(f"{name}: {reason}")
     return found, unmeasured
 
 
-def _cannot(name: str, model: _Loaded | None, request: ContestantRequest) -> str | None:
+def _cannot(name: str, lineup: _Lineup) -> str | None:
     """Why this scorer cannot be measured, or ``None`` when it can."""
-    info = method(name)
-    if name == RESTORES:
-        return None if _restoring_head(request) else "it needs a head: name its file with --head"
-    if info.needs == _IMAGE_ONLY:
-        return None if info.available else "planned, not in this release"
-    if name not in ON_MODEL:
-        return "planned, not in this release" if not info.available else "it cannot be built on the command line"
-    if model is None:
-        return "it needs a loaded model: name a ComfyUI folder with --comfyui"
-    if "head" in info.needs and name not in model.heads:
+    if not method(name).available:
+        return "planned, not in this release"
+    if (name in ON_MODEL or name == RESTORES) and name not in WITHOUT_HEAD and lineup.head(name) is None:
         return "it needs a head for this model: name its file with --head"
     return None
 
 
-def _one(name: str, request: ContestantRequest, model: _Loaded | None) -> Contestant:
-    from . import scorers
-
-    if name == RESTORES:
-        restorer = None if request.restorer is None else Path(request.restorer)
-        choice = scorers.OnModel(_restoring_head(request), device=request.device, restorer=restorer)
-        return Contestant(scorers.load_scorer(name, on_model=choice))
-    if model is None or name not in ON_MODEL:
-        return Contestant(scorers.load_scorer(name, request.device, request.weights, request.policy))
-    loaded = model
-    return Contestant(loaded.scorer(name), lambda: loaded.rows, lambda seed: loaded.scorer(name, seed))
-
-
-def _restoring_head(request: ContestantRequest) -> Path | None:
-    from ..methods.diff_v2_iqa_file import is_diff_v2
-
-    return next((Path(file) for file in request.heads if is_diff_v2(file)), None)
-
-
-class _Loaded:
-    """The model as a backbone, its heads by method, and how many rows went through its denoiser."""
+class _Lineup:
+    """What a request names, loaded when it is first needed; one model for all scorers."""
 
     def __init__(self, request: ContestantRequest) -> None:
-        named = request.checkpoint
-        is_folder = named is not None and Path(named).is_dir()
-        self.parts = comfy_parts(named) if named and is_folder else comfy_parts(checkpoint=named)
-        found = [read_head(file) for file in request.heads]
-        self.heads = {head.meta.method: head for head in found}
-        self.rows = 0
-        self.parts[0].model.diffusion_model.register_forward_pre_hook(self._count)
+        from ..methods.diff_v2_iqa_file import is_diff_v2
 
-    def scorer(self, name: str, seed: int | None = None) -> Scorer:
+        self._request = request
+        restoring = [Path(file) for file in request.heads if is_diff_v2(file)]
+        self._restoring = restoring[0] if restoring else None
+        others = [read_head(file) for file in request.heads if Path(file) not in restoring]
+        self._heads = {head.meta.method: head for head in others}
+        self._model: _Counted | None = None
+
+    def head(self, name: str) -> object | None:
+        """The head that was named for a scorer, or the one that ships for the embedded model."""
+        if name == RESTORES:
+            from ..methods.diff_v2_iqa_make import SHIPPED
+
+            return self._restoring or (SHIPPED if SHIPPED.is_file() else None)
+        if name not in self._heads and self._request.model == "embedded" and self._request.checkpoint is None:
+            shipped = shipped_head(name)
+            if shipped is not None:
+                self._heads[name] = read_head(shipped)
+        return self._heads.get(name)
+
+    def one(self, name: str) -> Contestant:
+        """A scorer, ready to be measured."""
+        from . import scorers
+
+        request = self._request
+        if name == RESTORES:
+            restorer = None if request.restorer is None else Path(request.restorer)
+            choice = OnModel(self._restoring, request.model, _path(request.checkpoint), request.device, restorer)
+            return restoring(scorers.load_scorer(name, on_model=choice))
+        if name not in ON_MODEL:
+            return Contestant(scorers.load_scorer(name, request.device, request.weights, request.policy))
+        model = self._loaded()
+        head = None if name in WITHOUT_HEAD else self.head(name)
+        return Contestant(model.scorer(name, head), lambda: model.rows, lambda seed: model.scorer(name, head, seed))
+
+    def _loaded(self) -> _Counted:
+        if self._model is None:
+            self._model = _Counted(self._request)
+        return self._model
+
+
+class _Counted:
+    """The model, and how many rows went through its denoiser."""
+
+    def __init__(self, request: ContestantRequest) -> None:
+        checkpoint = _path(request.checkpoint)
+        folder = checkpoint is not None and checkpoint.is_dir()
+        choice = OnModel(
+            model=str(checkpoint) if folder else request.model,
+            checkpoint=None if folder else checkpoint,
+            device=request.device,
+        )
+        self._model = load_model(choice)
+        self.rows = 0
+        self._model.denoiser.register_forward_pre_hook(self._count, with_kwargs=True)
+
+    def scorer(self, name: str, head: Any, seed: int | None = None) -> Scorer:
         """With other noise for another seed; the first one's for ``None``."""
-        head, backbone = self.heads.get(name), comfy_backbone(name, self.parts)
+        backbone = self._model.backbone(name)
         return scorer_on(name, backbone, head, seed=None if seed is None else _apart(seed), place=comfy_place())
 
-    def _count(self, _: Any, given: tuple[Any, ...]) -> None:
-        self.rows += len(given[0])
+    def _count(self, _: Any, given: tuple[Any, ...], named: dict[str, Any]) -> None:
+        # diffusers calls its U-Nets with "sample", its transformers with "hidden_states"; ComfyUI names nothing.
+        self.rows += len(given[0] if given else named["sample"] if "sample" in named else named["hidden_states"])
+
+
+def restoring(scorer: Scorer) -> Contestant:
+    """A DiffV2IQA scorer, the calls of its restorer counted."""
+    from ..methods.diff_v2_iqa import DiffV2IQA
+
+    return Contestant(scorer, (lambda: scorer.calls) if isinstance(scorer, DiffV2IQA) else None)
+
+
+def _path(named: str | None) -> Path | None:
+    return None if named is None else Path(named)
 
 
 def _apart(seed: int) -> int:

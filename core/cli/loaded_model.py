@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -10,6 +12,8 @@ from ..errors import BadInput
 from .inside_comfyui import is_inside
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from ..backbone.contracts import Backbone
     from ..methods.hyperfeature_options import HyperfeatureOptions
     from ..methods.hyperfeatures import Hyperfeatures
@@ -113,20 +117,36 @@ class ModelChoice(Protocol):
         ...
 
 
-def load_backbone(arguments: argparse.Namespace | ModelChoice, scorer: str | None = None) -> Backbone:
-    """The model; inside ComfyUI when ``--comfyui`` brought us there.
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """One model in memory.
 
-    Args:
-        arguments: Which model.
-        scorer: Who will use it: some ask a host for more than others.
+    Attributes:
+        denoiser: Its U-Net or transformer.
+        backbone: A host's backbone of it, by the scorer that will use it: some ask a host for more than others.
+    """
+
+    denoiser: nn.Module
+    backbone: Callable[[str | None], Backbone]
+
+
+def load_backbone(arguments: argparse.Namespace | ModelChoice, scorer: str | None = None) -> Backbone:
+    """The backbone of :func:`load_model` for this scorer."""
+    return load_model(arguments).backbone(scorer)
+
+
+def load_model(arguments: argparse.Namespace | ModelChoice) -> LoadedModel:
+    """The model; inside ComfyUI when ``--comfyui`` brought us there, else by diffusers.
 
     Raises:
         BadInput: a checkpoint without ComfyUI.
         UnreadableFile: no model at that place.
+        UnsupportedFamily: a model of no known family.
         MissingDependency: diffusers is not installed.
     """
     if is_inside():
-        return comfy_backbone(scorer, comfy_parts(arguments.model, arguments.checkpoint))
+        parts = comfy_parts(arguments.model, arguments.checkpoint)
+        return LoadedModel(parts[0].model.diffusion_model, lambda scorer: comfy_backbone(scorer, parts))
     if arguments.checkpoint is not None:
         raise BadInput("a ComfyUI folder with --checkpoint", "none", "Name it with --comfyui.")
     from .scorers import _device
@@ -140,7 +160,9 @@ def load_backbone(arguments: argparse.Namespace | ModelChoice, scorer: str | Non
 
         remedy = "pip install 'latent-critic[diffusers]', or name a ComfyUI folder with --comfyui."
         raise MissingDependency("diffusers to run a model", str(error), remedy) from error
-    return DiffusersBackbone(load_pipeline(arguments.model, device))
+    pipeline = load_pipeline(arguments.model, device)
+    backbone = DiffusersBackbone(pipeline)
+    return LoadedModel(getattr(pipeline, "unet", None) or pipeline.transformer, lambda scorer: backbone)
 
 
 def comfy_parts(model: str = _EMBEDDED, checkpoint: str | Path | None = None) -> tuple[Any, Any, Any]:

@@ -10,6 +10,7 @@ import copy
 import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from ..errors import BadInput, MismatchedBackbone
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from .contract import Images, Watch
 
 NAME = "lgdm"
+#: The head that comes with the package, for the embedded model.
+SHIPPED = Path(__file__).parents[1] / "assets" / "lgdm" / "critic_ldm.safetensors"
 BLIND_TO = (
     "hands, faces, anatomy, meaning, whether a picture fits its prompt, and what its head's pictures did not show"
 )

@@ -52,9 +52,9 @@ def _no_pickle(path: Path) -> None:
 
 def shipped_head(name: str) -> Path | None:
     """The head of this scorer that comes with the package, for the embedded model; ``None`` where none does."""
-    from . import dp_iqa_file, genziqa_file
+    from . import dp_iqa_file, genziqa_file, lgdm
 
-    found = {"genziqa": genziqa_file.SHIPPED, "dp_iqa": dp_iqa_file.SHIPPED}.get(name)
+    found = {"lgdm": lgdm.SHIPPED, "genziqa": genziqa_file.SHIPPED, "dp_iqa": dp_iqa_file.SHIPPED}.get(name)
     return found if found is not None and found.is_file() else None
 
 

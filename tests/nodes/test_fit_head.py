@@ -196,7 +196,16 @@ def test_choices_follow_the_folder(pack, graph, comfyui_base):
     (folder / "of nobody.safetensors").write_bytes(b"")
     (field,) = node.define_schema().inputs
     assert "of nobody.safetensors" in field.options
+    assert field.options[-1] == "for the embedded model (shipped)"
     assert node.fingerprint_inputs("of nobody.safetensors") != node.fingerprint_inputs("none.safetensors")
+
+
+def test_the_head_that_ships_judges_through_the_embedded_model(run_workflow, graph):
+    prompt = graph("critic_ldm", count=3)
+    prompt["3"] = {"class_type": "LatentCriticLoadHead", "inputs": {"head": "for the embedded model (shipped)"}}
+    run = run_workflow(prompt)
+    assert run.success, run.error
+    assert len({row["score"] for row in run.outputs["5"]["scores"]}) == 3
 
 
 def test_masks_in_the_executor(run_workflow, graph):

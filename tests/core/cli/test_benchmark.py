@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from latent_critic.core.cli import scorers
 from latent_critic.core.cli.benchmark_output import COLUMNS
+from latent_critic.core.nets.critic_ldm import SHIPPED as EMBEDDED
 from PIL import Image
 
 from .conftest import Brightness
@@ -20,7 +21,7 @@ CONTRACT = {"data", "split", "scorer", "backbone", "n", "srcc", "srcc_low", "src
 @pytest.fixture
 def rated(scorer, greys, tmp_path, monkeypatch):
     """A list of rated pictures whose ratings are their brightness, but for one pair; runs in tmp_path."""
-    monkeypatch.setattr(scorers, "load_scorer", lambda *_: scorer)
+    monkeypatch.setattr(scorers, "load_scorer", lambda *_, **__: scorer)
     monkeypatch.chdir(tmp_path)
     paths = greys(10, 20, 30, 40, 50, 60, 70, 80)
     ratings = [1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.5, 4.0]
@@ -97,7 +98,7 @@ def test_pictures_without_a_score_are_named_and_make_code_one(cli, rated, scorer
         (["--data", "csv", "--root", "x", "--log", "."], "a file name for the output"),
         (["--data", "csv", "--data", "ladders", "--root", "x"], "one --root for each --data"),
         (["--data", "csv", "--root", "x", "--draws", "1"], "--draws 0, or at least 2"),
-        (["--data", "csv", "--root", "x", "--head", "h"], "--comfyui with --checkpoint or --head"),
+        (["--data", "csv", "--root", "x", "--checkpoint", "c"], "--comfyui with --checkpoint"),
         (["--data", "csv", "--root", "x", "--comfyui", "."], "a ComfyUI folder"),
         (["--data", "ladders", "--root", "nowhere"], "a folder of pictures for ladders"),
     ],
@@ -168,18 +169,10 @@ def test_other_weights_never_take_these_scores(cli, rated, scorer, tmp_path):
     assert len(list((tmp_path / "kept").iterdir())) == 2
 
 
-def test_all_says_who_was_not_measured_and_why(cli, rated):
-    code, out, err = cli("benchmark", *rated, "--all", "--draws", "0", "--json")
-    assert code == 0
-    assert [row["scorer"] for row in json.loads(out)] == ["judge"]
-    assert json.loads(out)[0]["denoiser_calls"] == 0
-    assert "not measured: zero_shot: it needs a loaded model" in err
-
-
-def test_a_named_scorer_that_cannot_run_is_an_error(cli, rated):
-    code, _, err = cli("benchmark", *rated, "--scorer", "zero_shot")
+def test_a_scorer_without_a_head_for_this_model_is_an_error(cli, rated):
+    code, _, err = cli("benchmark", *rated, "--scorer", "genziqa", "--model", EMBEDDED)
     assert code == 2
-    assert "name a ComfyUI folder with --comfyui" in err
+    assert "it needs a head for this model" in err
 
 
 def test_ladders_as_a_set(cli, scorer, greys, tmp_path, monkeypatch):

@@ -17,7 +17,7 @@ def pictures(tmp_path, monkeypatch):
     return [tmp_path / f"{place}.png" for place in range(3)]
 
 
-@pytest.mark.parametrize("name", ["zero_shot", "genziqa", "dp_iqa"])
+@pytest.mark.parametrize("name", ["zero_shot", "lgdm", "genziqa", "dp_iqa"])
 def test_a_scorer_on_the_embedded_model(diffusers, cli, pictures, name):
     code, out, err = cli("score", *pictures, "--scorer", name, "--json")
     assert code == 0, err
@@ -26,7 +26,7 @@ def test_a_scorer_on_the_embedded_model(diffusers, cli, pictures, name):
     assert len({row["score"] for row in rows}) == 3
 
 
-@pytest.mark.parametrize("name", ["genziqa", "dp_iqa"])
+@pytest.mark.parametrize("name", ["lgdm", "genziqa", "dp_iqa"])
 def test_a_named_head_ranks(diffusers, cli, pictures, tmp_path, name):
     """The shipped head's file under another name: the same scores."""
     mine = tmp_path / "mine.safetensors"
