@@ -31,7 +31,7 @@ def with_t5(pipe):
     pipe.text_encoder_3 = T5EncoderModel(T5Config(**sizes)).eval().requires_grad_(False)
 
 
-@pytest.mark.parametrize(("family", "room"), [("sd3", 76), ("flux", 255), ("wan21", 511)])
+@pytest.mark.parametrize(("family", "room"), [("sd3", 76), ("flux", 511), ("wan21", 511)])
 @pytest.mark.parametrize("word", ["cat", "lighthouse"])
 def test_words_that_were_cut_have_no_tokens_and_are_told(make, caplog, family, room, word):
     count = 2 * room
@@ -52,6 +52,22 @@ def test_a_text_that_just_fits_is_not_cut(make, caplog):
     assert "is cut" not in caplog.text
     assert len(backbone.embed(["photo " * 76]).spans[0]) == 75
     assert "is cut" in caplog.text
+
+
+def test_longer_texts_have_more_of_t5s_tokens_in_flux_as_in_comfyui(make, tiny_clip, caplog):
+    from latent_critic.core.hosts.comfyui.text import TextEncoder
+
+    backbone, texts = make("flux"), ["a photo", "a cat " * 150, "a dog"]
+    found = backbone.embed(texts)
+    theirs = TextEncoder(tiny_clip("flux"), backbone.family, None, None).embed(texts)
+    assert found.lengths == theirs.lengths
+    assert 256 == found.lengths[0] < found.lengths[1] < 512
+    assert (found.spans, found.text_tokens) == (theirs.spans, theirs.text_tokens)
+    assert "is cut" not in caplog.text
+    for row, text in enumerate(texts):
+        alone = backbone.embed([text])
+        torch.testing.assert_close(found.tokens[row, : found.lengths[row]], alone.tokens[0], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(found.pooled[row], alone.pooled[0], rtol=1e-4, atol=1e-5)
 
 
 def test_sd3_without_t5_has_clips_tokens_alone_as_in_comfyui(make, tiny_clip):

@@ -17,8 +17,9 @@ from ...errors import BadInput, UnsupportedFamily
 
 logger = logging.getLogger(__name__)
 
-#: Tokens in a condition, by family: T5's as many as ComfyUI gives them.
+#: Tokens in a condition, by family: T5's as many as ComfyUI gives them; Flux.1's more for longer texts, up to these.
 _LENGTHS = {"sd3": 77, "flux": 256, "wan21": 512}
+_FLUX_MOST = 512
 #: CLIP's, before T5's in SD3's conditions.
 _CLIP_TOKENS = 77
 #: Stands for a text, to find where a template puts it.
@@ -84,25 +85,44 @@ class TransformerText:
         with torch.no_grad():
             if self._reads is not None:
                 return self._by_language_model(texts, self._reads)
-            tokens, pooled = self._wan(texts) if self._family == "wan21" else self._encoded(texts)
-        whole = _CLIP_TOKENS if self._family == "sd3" else tokens.shape[1]
-        spans = tuple(_inside(self._spans(text, text), text, whole - 1) for text in texts)  # the last one ends the text
-        return Conditioning(tokens, pooled, tuple(texts), spans, _whole(spans), lengths=(tokens.shape[1],) * len(texts))
+            rows = self._wan(texts) if self._family == "wan21" else self._encoded(texts)
+        tokens = [row for row, _ in rows]
+        pooled = [vector for _, vector in rows if vector is not None]
+        lengths = tuple(map(len, tokens))
+        # CLIP's come first in SD3's conditions; the last of the tokens ends the text.
+        ends = [(_CLIP_TOKENS if self._family == "sd3" else length) - 1 for length in lengths]
+        spans = tuple(_inside(self._spans(text, text), text, end) for text, end in zip(texts, ends, strict=True))
+        return Conditioning(
+            together(tokens), torch.stack(pooled) if pooled else None, tuple(texts), spans, _whole(spans), lengths
+        )
 
-    def _encoded(self, texts: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Tokens and pooled text, as the pipeline makes them."""
+    def _encoded(self, texts: list[str]) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """Tokens [T, width] and pooled text [width] of each."""
+        lengths = [self._tokens_of(text) for text in texts]
+        found: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+        for length in sorted(set(lengths)):
+            rows = [row for row, own in enumerate(lengths) if own == length]
+            parts = self._of_length([texts[row] for row in rows], length)
+            found |= dict(zip(rows, zip(*parts, strict=True), strict=True))
+        return [found[row] for row in range(len(texts))]
+
+    def _tokens_of(self, text: str) -> int:
+        """T5's tokens in a condition."""
+        least = _LENGTHS[self._family]
+        return least if self._family == "sd3" else min(_FLUX_MOST, max(least, len(self._tokenizer(text)["input_ids"])))
+
+    def _of_length(self, texts: list[str], length: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Tokens and pooled texts, as the pipeline makes them."""
         more = {"do_classifier_free_guidance": False, "prompt_3": None} if self._family == "sd3" else {}
         device = self._pipeline._execution_device
-        found = self._pipeline.encode_prompt(
-            texts, prompt_2=None, device=device, max_sequence_length=_LENGTHS[self._family], **more
-        )
+        found = self._pipeline.encode_prompt(texts, prompt_2=None, device=device, max_sequence_length=length, **more)
         if self._family != "sd3":
             return found[0], found[1]
         # Without T5 the pipeline puts zeros in its place, ComfyUI nothing.
         without = getattr(self._pipeline, "text_encoder_3", None) is None
         return found[0][:, :_CLIP_TOKENS] if without else found[0], found[2]
 
-    def _wan(self, texts: list[str]) -> tuple[torch.Tensor, None]:
+    def _wan(self, texts: list[str]) -> list[tuple[torch.Tensor, None]]:
         """As WanPipeline does, without its repair of broken unicode, which needs another package: zeros behind."""
         made = self._tokenizer(
             texts, padding="max_length", max_length=_LENGTHS["wan21"], truncation=True, return_tensors="pt"
@@ -110,7 +130,7 @@ class TransformerText:
         device, encoder = self._pipeline._execution_device, self._pipeline.text_encoder
         mask = made.attention_mask.to(device)
         states = encoder(made.input_ids.to(device), mask).last_hidden_state
-        return states * mask.unsqueeze(-1).to(states), None
+        return [(row, None) for row in states * mask.unsqueeze(-1).to(states)]
 
     def _by_language_model(self, texts: list[str], reads: _LanguageModel) -> Conditioning:
         """Every text by itself, inside the pipeline's template, whose beginning Qwen-Image drops."""
