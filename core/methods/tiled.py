@@ -85,7 +85,9 @@ class Tiled:
         backbone = getattr(scorer, "backbone", None)
         if backbone is None or "side" not in told:
             got = f"{scorer.spec.name}, which has a size policy of its own"
-            raise BadInput("a scorer that resizes pictures to its model's size", got, "Choose resize.")
+            raise BadInput(
+                "a scorer that resizes pictures to its model's size", got, "Choose resize (in Python: tiles=False)."
+            )
         if "masks" in told:
             raise BadInput("a scorer of whole pictures for tiles", "one with masks", "Disconnect the mask, or resize.")
         self._scorer = scorer

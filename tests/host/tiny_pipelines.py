@@ -129,6 +129,7 @@ def unet(family, model):
     sizes = {**common, **UNETS[family]}
     heads = next(module for name, module in network.named_modules() if name.endswith("attn2")).heads
     sizes["attention_head_dim"] = heads if family == "sd15" else (64 // 64, 128 // 64)
+    sizes["in_channels"] = network.input_blocks[0][0].in_channels
     return _filled(UNet2DConditionModel(**sizes), _unet_names(model), network.state_dict())
 
 
@@ -266,7 +267,7 @@ def _language_model(name):
             "<|im_start|>assistant\n{% if enable_thinking is false %}<think>\n\n</think>\n\n{% endif %}"
         )
         if name == "qwen_28":
-            small = {**sizes, "hidden_size": 16, "num_hidden_layers": 28}
+            small = {**sizes, "hidden_size": 16, "num_hidden_layers": 28, "head_dim": 128}
             return transformers.Qwen3ForCausalLM(transformers.Qwen3Config(**small, vocab_size=151936)), tokens
         return transformers.Qwen3Model(transformers.Qwen3Config(**sizes, vocab_size=151936)), tokens
     tokens = transformers.T5TokenizerFast.from_pretrained(folder / "t5_tokenizer")  # Gemma's is not at hand

@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -20,6 +21,7 @@ from ...backbone.lengths import cut, same_length
 from ...errors import BadInput, UnsupportedFamily
 from ...memory import in_chunks
 from . import identity, memory
+from .adapters import names
 from .autoencoder import PipelineVAE
 from .denoiser import denoiser_of
 from .names import Places
@@ -31,6 +33,10 @@ from .unet import UNetDenoiser
 
 if TYPE_CHECKING:
     from ...taps.recorder import Recorder
+
+
+#: A pipeline's parts that have weights.
+_PARTS = ("unet", "transformer", "vae", "text_encoder", "text_encoder_2", "text_encoder_3")
 
 
 class DiffusersBackbone:
@@ -91,17 +97,17 @@ class DiffusersBackbone:
 
     @property
     def fingerprint(self) -> Fingerprint:
-        """The same sketch as in every host; read once."""
+        """The same sketch as in every host, read once; whether adapters lie over the weights, as it is now."""
         if self._fingerprint is None:
             self._fingerprint = identity.fingerprint(self._denoiser.weights(), self._unet, self._family.name)
-        return self._fingerprint
+        return replace(self._fingerprint, patched=bool(names(self._unet)))
 
     @property
     def identity(self) -> Mapping[str, str]:
-        """What else decides a value: LoRA adapters on the network, the text encoders, the VAE; read once."""
+        """What else decides a value: text encoders and VAE, read once; adapters and FreeU, as they are now."""
         if self._identity is None:
             self._identity = identity.identity(self._pipeline, self._unet, self.family.text_layout)
-        return self._identity
+        return {**self._identity, **identity.over_weights(self._pipeline, self._unet)}
 
     @property
     def device(self) -> torch.device:
@@ -191,8 +197,21 @@ class DiffusersBackbone:
     def gradients(
         self, *, decoder: bool = True, denoiser: bool = False, networks: Sequence[torch.nn.Module] = ()
     ) -> Iterator[None]:
-        """Gradients switched on; nothing else keeps them from flowing."""
-        with torch.inference_mode(False), torch.enable_grad():
+        """Gradients switched on for what goes through; the pipeline's own weights take none.
+
+        Raises:
+            BadInput: weights that were made under ``torch.inference_mode``, through which none can flow.
+        """
+        parts = [getattr(self._pipeline, name, None) for name in _PARTS]
+        own = [weight for part in parts if isinstance(part, torch.nn.Module) for weight in part.parameters()]
+        if any(weight.is_inference() for weight in own):
+            remedy = "Load the pipeline outside torch.inference_mode()."
+            raise BadInput("weights that gradients can go through", "weights made under inference mode", remedy)
+        with torch.inference_mode(False), torch.enable_grad(), ExitStack() as stack:
+            for weight in own:
+                if weight.requires_grad and weight.is_leaf:
+                    stack.callback(weight.requires_grad_, True)
+                    weight.requires_grad_(False)
             yield
 
     # Laying vectors and LoRA over it ----------------------------------------------------------------------------------

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Protocol
 
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+
 from ...backbone.eager import original
 from ...errors import BadInput
 from .transformer import TransformerDenoiser
@@ -61,9 +63,10 @@ def denoiser_of(pipeline: Any) -> Denoiser:
     """
     unet, transformer = (original(getattr(pipeline, name, None)) for name in ("unet", "transformer"))
     network = unet if unet is not None else transformer
-    if network is None or (unet is None and type(network).__name__ not in NETWORKS):
+    known = isinstance(unet, UNet2DConditionModel) if unet is not None else type(network).__name__ in NETWORKS
+    if not known:
         raise BadInput(
-            f"a diffusers pipeline with a U-Net, or one of {', '.join(NETWORKS)}",
+            f"a diffusers pipeline with a U-Net of pictures (UNet2DConditionModel), or one of {', '.join(NETWORKS)}",
             f"{type(pipeline).__name__} with {type(network).__name__ if network is not None else 'neither'}",
             "Load SD 1.x, SD 2.x, SDXL, SD3, Flux.1, Flux.2, Lumina 2, Z-Image, Qwen-Image or Wan 2.1.",
         )
@@ -76,4 +79,8 @@ def denoiser_of(pipeline: Any) -> Denoiser:
             "weights that are moved in layer by layer (sequential offload)",
             "Load it without enable_sequential_cpu_offload; enable_model_cpu_offload works.",
         )
-    return UNetDenoiser(unet, pipeline.scheduler) if unet is not None else TransformerDenoiser(transformer)
+    return (
+        UNetDenoiser(unet, getattr(pipeline, "scheduler", None))
+        if unet is not None
+        else TransformerDenoiser(transformer)
+    )

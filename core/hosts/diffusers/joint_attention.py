@@ -35,7 +35,17 @@ class FirstAttention(TorchFunctionMode):
         def before(module: nn.Module, args: Any) -> None:
             self._read = read
 
-        return module.register_forward_pre_hook(before).remove
+        def after(module: nn.Module, args: Any, out: Any) -> None:
+            if self._read is read:
+                self._read = None  # it went through another kernel; the next module's attention is not its own
+
+        hooks = [module.register_forward_pre_hook(before), module.register_forward_hook(after)]
+
+        def remove() -> None:
+            for hook in hooks:
+                hook.remove()
+
+        return remove
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Every torch function call while this is entered."""

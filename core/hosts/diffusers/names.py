@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from ...backbone.contracts import Tap
+from .adapters import own_parameters
 
 _RESNET = {
     "norm1": "in_layers.0",
@@ -97,9 +98,8 @@ def ldm_weights(unet: Any) -> Iterator[tuple[str, nn.Parameter]]:
     lengths = {"down_blocks": [len(block.resnets) for block in unet.down_blocks]}
     lengths["up_blocks"] = [len(block.resnets) for block in unet.up_blocks]
     with_attention = [bool(_attentions(block)) for block in unet.up_blocks]
-    for name, parameter in unet.named_parameters():
-        if "lora_" not in name:  # adapters lie beside the matrices, which they have wrapped
-            yield _ldm_name(name.replace(".base_layer", ""), lengths, with_attention), parameter
+    for name, parameter in own_parameters(unet):
+        yield _ldm_name(name, lengths, with_attention), parameter
 
 
 def _ldm_name(name: str, lengths: dict[str, list[int]], with_attention: list[bool]) -> str:

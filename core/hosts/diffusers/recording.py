@@ -117,6 +117,9 @@ def _feature(tap: Tap, put: Any) -> Any:
 
 def _attention_hooks(places: Places, tap: Tap, put: Any) -> list[Any]:
     transformer, attention = places.attention[tap.name]
+    if type(attention.processor).__name__.startswith("Fused"):
+        remedy = "Call pipeline.unfuse_qkv_projections()."
+        raise BadInput("a U-Net whose attentions project q and k apart", "fused projections", remedy)
     seen: dict[str, Any] = {}
 
     def size(module: nn.Module, args: Any, kwargs: Any) -> None:

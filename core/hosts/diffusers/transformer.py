@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...backbone.contracts import Tap
+from ...errors import BadInput
 from ...taps.recorder import Grid
 from .joint_attention import FirstAttention
 from .recording import recorded
@@ -86,7 +87,14 @@ class TransformerDenoiser:
             yield
 
     def estimate(self, z_t: Tensor, sigma: Tensor, conditioning: Conditioning, family: Family) -> Tensor:
-        """Noised latents [N, C, h, w] at sigma [N] → x0, float32. Odd sides are filled up as ComfyUI fills them."""
+        """Noised latents [N, C, h, w] at sigma [N] → x0, float32. Odd sides are filled up as ComfyUI fills them.
+
+        Raises:
+            BadInput: a cache of steps is on, which would give what another picture left.
+        """
+        if getattr(self.network, "is_cache_enabled", False):
+            remedy = "Call pipeline.transformer.disable_cache()."
+            raise BadInput("a network without a cache of steps", "one with", remedy)
         height, width = z_t.shape[2:]
         down, right = -height % self._kind.patch, -width % self._kind.patch
         x = F.pad(z_t, (0, right, 0, down), mode="circular") if down or right else z_t

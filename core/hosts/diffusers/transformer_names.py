@@ -12,6 +12,8 @@ from typing import Any
 
 from torch import Tensor
 
+from .adapters import own_parameters
+
 #: Pattern of diffusers' module → published module, and the place inside it of those that it is made of.
 _Rule = tuple[str, str, int]
 
@@ -143,11 +145,11 @@ def published_weights(network: Any) -> Iterator[tuple[str, tuple[Tensor, ...]]]:
     """Matrices and kernels of a transformer, those that are one in the published checkpoint together, in its order."""
     rules = [(re.compile(pattern), name, place) for pattern, name, place in _RULES[type(network).__name__]]
     found: dict[str, dict[int, Tensor]] = {}
-    for name, parameter in network.named_parameters():
-        if parameter.ndim < 2 or "lora_" in name:
+    for name, parameter in own_parameters(network):
+        if parameter.ndim < 2:
             continue
         module = name.removesuffix(".weight")
-        published, place = _published(module.replace(".base_layer", ""), rules)
+        published, place = _published(module, rules)
         found.setdefault(published + name[len(module) :], {})[place] = parameter
     swapping = type(network).__name__ in _SWAPPING
     blocks = len(getattr(network, "transformer_blocks", ()))
