@@ -1,13 +1,15 @@
 """The measured parts of the shipped DiffV2IQA head's card.
 
-Facts come from the head's metadata, ladders from ladders.json, which is what .ci/diff_v2_ladders.py wrote, and rows on
-test sets from benchmark.json, which is what `latent-critic benchmark --json` printed.
+Facts come from the head's metadata, ladders from ladders.json, which is what .ci/diff_v2_ladders.py wrote, what
+restoration and each branch add from study.json, which is what `latent-critic train diff-v2-iqa --study` wrote, and rows
+on test sets and held-out ladders from benchmark.json and held_out.json, which `latent-critic benchmark --json` wrote.
 """
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import readme
 from card_parts import NOT_YET, interval, ladders_table, plain_table, read, tests_table
@@ -15,6 +17,8 @@ from safetensors import safe_open
 
 FOLDER = readme.ROOT / "core" / "assets" / "diff_v2_iqa"
 LADDERS = FOLDER / "ladders.json"
+#: Share of visible steps of damage in which a score should fall.
+_BAR = 0.95
 
 
 def facts_table(weights: Path) -> str:
@@ -42,9 +46,41 @@ def facts_table(weights: Path) -> str:
     )
 
 
+def study_table(found: dict[str, Any]) -> str:
+    """The whole head beside those that lack a part, on the same held-back pictures."""
+    lines = ["| head | SRCC with people (95 %) | PLCC | SRCC of both less this, paired (95 %) |", "|---|---|--:|---|"]
+    for row in found["heads"]:
+        told, ahead = row["agreement"], row["whole_less_this"]
+        apart = "" if ahead is None else f"{ahead['difference']:+.3f} ({ahead['low']:+.3f} – {ahead['high']:+.3f})"
+        lines.append(f"| {row['head']} | {interval(told, 'srcc')} | {told['plcc']:.3f} | {apart} |")
+    adds = [row["head"] for row in found["heads"] if row["whole_less_this"] and row["whole_less_this"]["low"] > 0]
+    said = f"ahead of: {', '.join(adds)}" if adds else "ahead of none of the others beyond chance"
+    count = found["heads"][0]["agreement"]["n"]
+    lines += ["", f"{found['steps']:,} steps each, {count:,} pictures. Both branches on restored pictures are {said}."]
+    return "\n".join(lines)
+
+
+def held_out_table(rows: list[dict[str, Any]]) -> str:
+    """How often the score fell with damage of kinds that nothing in this project is trained on."""
+    lines = [
+        "| scorer | visible steps | the score fell in (95 %) | order of a ladder, SRCC (95 %) |",
+        "|---|--:|---|---|",
+    ]
+    for row in rows:
+        share = f"{100 * row['share']:.1f} % ({100 * row['share_low']:.1f} – {100 * row['share_high']:.1f})"
+        lines.append(f"| `{row['scorer']}` | {row['n']:,} | {share} | {interval(row, 'srcc')} |")
+    own = next(row for row in rows if row["scorer"] == "diff_v2_iqa")
+    kinds = [f"{kind.replace('_', ' ')} {told['falls']} of {told['n']}" for kind, told in own["kinds"].items()]
+    passed = "reaches" if own["share"] >= _BAR else "misses"
+    return "\n".join([*lines, "", f"By kind: {', '.join(kinds)}. It {passed} this project's bar of {_BAR:.0%}."])
+
+
 def card(before: str) -> str:
     """The card with its measured parts renewed."""
     after = readme.fill(before, "facts", facts_table(FOLDER / "head.safetensors"))
     rows, ladders = (read(FOLDER / name) for name in ("benchmark.json", LADDERS.name))
+    for name, table in (("study", study_table), ("held_out", held_out_table)):
+        found = read(FOLDER / f"{name}.json")
+        after = readme.fill(after, name, table(found) if found else NOT_YET)
     after = readme.fill(after, "ladders", ladders_table(ladders) if ladders else NOT_YET)
     return readme.fill(after, "tests", tests_table(rows) if rows else NOT_YET)

@@ -69,4 +69,4 @@ def restorer_path(choice: str) -> Path | None:
 def cached(restorer: Restorer) -> Restorer:
     """The same restorer, its restorations kept in ComfyUI's user folder."""
     folder = Path(folder_paths.get_user_directory()) / "latent_critic" / "restorations"
-    return CachedRestorer(restorer, RestorationCache(folder))
+    return CachedRestorer(restorer, RestorationCache(folder), needed=False)

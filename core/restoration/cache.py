@@ -15,7 +15,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from ..errors import BadInput
+from ..errors import BadInput, UnwritableFile
 from ..files import sweep, whole_file
 from .contract import Restored, Restorer, Watch
 
@@ -132,10 +132,12 @@ class CachedRestorer:
         restorer: Who restores what is not there.
         cache: Where they are kept. Nothing is, where the restorer says that part of what decides a restoration cannot
             be read (``opaque`` in its identity).
+        needed: Whether a cache that cannot be written stops the work; otherwise it goes on without.
     """
 
-    def __init__(self, restorer: Restorer, cache: RestorationCache) -> None:
-        self._restorer, self._cache = restorer, cache
+    def __init__(self, restorer: Restorer, cache: RestorationCache, *, needed: bool = True) -> None:
+        self._restorer, self._cache, self._needed = restorer, cache, needed
+        self._writes = True
 
     @property
     def name(self) -> str:
@@ -167,11 +169,22 @@ class CachedRestorer:
         for at, place in enumerate(missing):
             whole[place], reasons[place], calls[place] = rounded[at], made.reasons[at], made.calls[at]
             if made.reasons[at] is None:
-                self._cache.write(paths[place], Entry(pixels[at].cpu(), made.noise_levels))
+                self._write(paths[place], Entry(pixels[at].cpu(), made.noise_levels))
         for place, entry in enumerate(kept):
             if entry is not None:
                 whole[place] = entry.pixels.to(whole) / 255.0
         return Restored(whole, made.noise_levels, tuple(calls), tuple(reasons))
+
+    def _write(self, path: Path, entry: Entry) -> None:
+        if not self._writes:
+            return
+        try:
+            self._cache.write(path, entry)
+        except UnwritableFile as error:
+            if self._needed:
+                raise
+            self._writes = False
+            _log.warning("Restorations are not kept from here on: %s", error)
 
     def _fitting(self, path: Path, image: Tensor) -> Entry | None:
         entry = self._cache.read(path)

@@ -150,3 +150,15 @@ def test_a_folder_that_takes_no_files_is_said(pictures, tmp_path):
         CachedRestorer(Counting(), RestorationCache(blocked)).restore(pictures)
     with pytest.raises(BadInput):
         RestorationCache(tmp_path, limit=0)
+
+
+def test_work_goes_on_without_a_cache_where_none_is_needed(pictures, tmp_path, caplog):
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    cached = CachedRestorer(Counting(), RestorationCache(blocked), needed=False)
+    found = cached.restore(pictures)
+    assert found.calls == cached.restore(pictures).calls == (4, 4, 4)
+    assert torch.equal(
+        found.images, CachedRestorer(Counting(), RestorationCache(tmp_path / "x")).restore(pictures).images
+    )
+    assert caplog.text.count("not kept from here on") == 1
