@@ -34,11 +34,21 @@ class Descent(Protocol):
         ...
 
 
-def descend(state: State, world: World, scaler: torch.amp.GradScaler, request: Descent) -> None:
-    """Step along the gradients that are there, and forget them; one that is not finite is skipped."""
+def descend(
+    state: State, world: World, scaler: torch.amp.GradScaler, request: Descent, rate: float | None = None
+) -> None:
+    """Step along the gradients that are there, and forget them; one that is not finite is skipped.
+
+    Args:
+        state: Whose step it is.
+        world: The processes, whose gradients are averaged.
+        scaler: Of the loss, as it was scaled.
+        request: Rate, steps, clip.
+        rate: Of this step, in place of :func:`rate_at`.
+    """
     parameters = [parameter for _, parameter in state.names()]
     for group in state.optimiser.param_groups:
-        group["lr"] = rate_at(request, state.step)
+        group["lr"] = rate_at(request, state.step) if rate is None else rate
     world.mean_gradients(parameters)
     scaler.unscale_(state.optimiser)
     norm = torch.nn.utils.clip_grad_norm_(parameters, request.clip)
@@ -50,10 +60,12 @@ def descend(state: State, world: World, scaler: torch.amp.GradScaler, request: D
     state.optimiser.zero_grad(set_to_none=True)
 
 
-def rate_at(request: Descent, step: int) -> float:
-    """Rising over the first steps, then half a cosine down to a twentieth."""
-    rise = min(1.0, (step + 1) / _RISE)
-    return request.rate * rise * (0.05 + 0.95 * 0.5 * (1.0 + math.cos(math.pi * min(1.0, step / request.steps))))
+def rate_at(request: Descent, step: int, rise: int = _RISE, falls: bool = True) -> float:
+    """Rising over the first ``rise`` steps, then half a cosine down to a twentieth; constant where it does not fall."""
+    rate = request.rate * min(1.0, (step + 1) / max(1, rise))
+    if not falls:
+        return rate
+    return rate * (0.05 + 0.95 * 0.5 * (1.0 + math.cos(math.pi * min(1.0, step / request.steps))))
 
 
 def autocast(precision: str, device: torch.device) -> torch.autocast:

@@ -7,8 +7,6 @@ ladders of damage, a moving average of the weights, and runs that can be killed 
 
 from __future__ import annotations
 
-import logging
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +22,7 @@ from ..nets.restorer import RestorerNet, build
 from ..restoration.schedule import FEWEST, draw_signals, inference_levels
 from ..restoration.sr3 import Sr3Options, Sr3Restorer
 from ..restoration.weights import RestorerFacts, save_restorer
+from .descent import autocast, descend, rate_at
 from .genziqa_world import Alone, World
 from .ldm import state as states
 from .ldm.loop import append, forget_after
@@ -32,7 +31,6 @@ from .restorer_data import collection, held_back_pairs, names_digest, pairs
 from .restorer_request import RestorerRequest
 from .stepping import Watch, take_steps
 
-_log = logging.getLogger(__name__)
 _STAGE = "restorer"
 #: Marks the draws of noise beside those of pairs.
 _NOISE = 1_000_000
@@ -106,6 +104,8 @@ class _Run:
             states.restore(self.state, self.file)
             if any(self.state.notes.get(name) != value for name, value in told.items()):
                 raise BadInput("a run of the same request", f"another one in {self.request.run}", "Name another run.")
+            if self.state.notes.get("scaler"):
+                self.scaler.load_state_dict(self.state.notes["scaler"])
             if self.world.main:
                 forget_after(self.log, _STAGE, self.state.step)
             return
@@ -114,6 +114,7 @@ class _Run:
     def save(self) -> None:
         """Write the state, from the first process only."""
         if self.world.main:
+            self.state.notes["scaler"] = self.scaler.state_dict()
             states.save(self.state, self.file)
 
     def one_step(self) -> float:
@@ -124,17 +125,16 @@ class _Run:
         condition, target = (2.0 * damaged - 1.0).to(self.device), (2.0 * clean - 1.0).to(self.device)
         noisy, signals, eps = self._noised(target, condition, places)
         wanted = eps if request.shape.predicts == "eps" else target - condition
-        dtype = torch.float16 if request.precision == "fp16" else torch.bfloat16
         # Dropped channels are drawn by the step, so that a resumed run draws the same.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(request.seed * 1_000_003 + state.step)
             self.net.train()
-            with torch.autocast(self.device.type, dtype, enabled=request.precision != "fp32"):
+            with autocast(request.precision, self.device):
                 found = self.net(condition, noisy, signals)
             self.net.eval()
         loss = (F.l1_loss if request.loss == "l1" else F.mse_loss)(found.float(), wanted)
         self.scaler.scale(loss).backward()
-        self._apply([parameter for _, parameter in state.names()])
+        descend(state, self.world, self.scaler, request, rate_at(request, state.step, request.rise, request.falls))
         state.step += 1
         state.update_average(request.average)
         return float(loss.detach())
@@ -158,19 +158,6 @@ class _Run:
                 shown[own] = self.net.clean(condition[own], eps[own], start).clamp(-1.0, 1.0)
         rows = signal.view(-1, 1, 1, 1)
         return rows * shown + (1.0 - rows**2).clamp_min(0.0).sqrt() * eps, signal, eps
-
-    def _apply(self, parameters: Sequence[Tensor]) -> None:
-        for group in self.state.optimiser.param_groups:
-            group["lr"] = rate_at(self.request, self.state.step)
-        self.world.mean_gradients(parameters)
-        self.scaler.unscale_(self.state.optimiser)
-        norm = torch.nn.utils.clip_grad_norm_(parameters, self.request.clip)
-        if bool(torch.isfinite(norm)):
-            self.scaler.step(self.state.optimiser)
-        else:
-            _log.warning("The gradient of step %d was not finite; the step is skipped.", self.state.step)
-        self.scaler.update()
-        self.state.optimiser.zero_grad(set_to_none=True)
 
     def averaged(self) -> RestorerNet:
         """The averaged weights, rounded as a file holds them."""
@@ -209,11 +196,3 @@ class _Run:
         training |= {"step": self.state.step, "steps": request.steps, "kinds": list(request.kinds)}
         training |= {"pictures": len(part.train), "held_back": len(part.held_back), "side": request.shape.native}
         return RestorerFacts(request.shape, request.inference, request.eta, training, {**found, "n": len(self.clean)})
-
-
-def rate_at(request: RestorerRequest, step: int) -> float:
-    """Rising over the first steps, then constant, or half a cosine down to a twentieth."""
-    rise = min(1.0, (step + 1) / max(1, request.rise))
-    if not request.falls:
-        return request.rate * rise
-    return request.rate * rise * (0.05 + 0.95 * 0.5 * (1.0 + math.cos(math.pi * min(1.0, step / request.steps))))

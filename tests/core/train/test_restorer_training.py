@@ -12,8 +12,9 @@ import torch
 from latent_critic.core.errors import BadInput, UnreadableFile
 from latent_critic.core.nets.restorer import RestorerShape
 from latent_critic.core.restoration.weights import load_restorer
+from latent_critic.core.train.descent import rate_at
 from latent_critic.core.train.ldm.pictures import load_collection
-from latent_critic.core.train.restorer import rate_at, train_restorer
+from latent_critic.core.train.restorer import train_restorer
 from latent_critic.core.train.restorer_data import held_back_pairs, pairs
 from latent_critic.core.train.restorer_request import RestorerRequest
 from safetensors.torch import load_file
@@ -168,9 +169,10 @@ def test_impossible_requests_are_refused(request_for, wrong):
 
 def test_the_published_rate_is_constant(request_for):
     request = request_for(falls=False, steps=100)
-    assert rate_at(request, 50) == rate_at(request, 99) == request.rate
+    rates = [rate_at(request, step, request.rise, request.falls) for step in (50, 99)]
+    assert rates == [request.rate, request.rate]
     falling = replace(request, falls=True)
-    assert rate_at(falling, 99) == pytest.approx(0.05 * request.rate, rel=0.05)
+    assert rate_at(falling, 99, falling.rise, falling.falls) == pytest.approx(0.05 * request.rate, rel=0.05)
 
 
 @pytest.mark.slow
