@@ -86,7 +86,7 @@ def test_logits_are_fp32_under_autocast(diffusers):
     from latent_critic.core.hosts.diffusers.recording import _attention_hooks
 
     class Attention(torch.nn.Module):
-        heads = 2
+        heads, processor = 2, None
 
         def __init__(self):
             super().__init__()
