@@ -156,3 +156,10 @@ def comfyui_server(comfyui_folder, sd15_checkpoint, comfyui_base, tmp_path_facto
     checkout.copy(base / "custom_nodes" / "latent-critic", without=("tests/", ".ci/"))
     with server.Server(comfyui_folder, base, comfyui_base / "models/checkpoints" / sd15_checkpoint) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def shipped():
+    """`shipped("dp_iqa")` → what can be asked of a folder of core/assets; see tests/shipped_cards.py."""
+    cards = load_by_path(ROOT / "tests" / "shipped_cards.py", "latent_critic_shipped_cards")
+    return lambda name: cards.Shipped(ROOT / "core" / "assets" / name)

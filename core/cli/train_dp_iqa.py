@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from .arguments import Subparsers, command
 from .console import note
-from .training import model_and_processes, progress, rated
+from .training import add_head, add_training, model_and_processes, progress, trained_words, training_given
 
 if TYPE_CHECKING:
     from ..train.dp_iqa_request import DpRequest
@@ -22,16 +22,14 @@ def add(kinds: Subparsers) -> None:
         "train a DP-IQA head: adapters and decoder for one model",
         "A stopped or killed run goes on with the same command. Several GPUs: start it with accelerate launch.",
     )
-    parser.add_argument(
-        "--data", required=True, metavar="LOADER=PATH[:WORST:BEST]", help="rated pictures: biq2021=DIR, csv=FILE:0:5 …"
-    )
+    add_head(parser, "state, log, features")
     parser.add_argument("--model", default="embedded", metavar="DIR", help="diffusers folder (default: embedded)")
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the head's .safetensors")
-    parser.add_argument("--run", type=Path, required=True, metavar="DIR", dest="folder", help="state, log, features")
     parser.add_argument("--start", type=Path, metavar="FILE", help="a head to begin from; its adapters may differ")
     _add_reading(parser)
     _add_sizes(parser)
-    _add_training(parser)
+    group = add_training(parser, "pictures in one forward", "share of the flattened map dropped (default: 0)")
+    group.add_argument("--freeze-decoder", action="store_true", help="train the adapters alone")
+    group.add_argument("--checkpoint", action="store_true", help="gradient checkpointing: less memory, more time")
     parser.set_defaults(run=run)
 
 
@@ -60,34 +58,6 @@ def _add_sizes(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--image-blocks", type=int, metavar="N", help="its residual blocks a level (default: 2)")
 
 
-def _add_training(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("training")
-    group.add_argument("--freeze-decoder", action="store_true", help="train the adapters alone")
-    group.add_argument("--steps", type=int, help="in all (default: 1000)")
-    group.add_argument("--minutes", type=float, help="stop after this long, saved")
-    group.add_argument("--batch", type=int, help="pictures a step (default: 16)")
-    group.add_argument("--rows", type=int, help="pictures in one forward (default: 4)")
-    group.add_argument("--rate", type=float, help="highest rate of AdamW (default: 1e-3)")
-    group.add_argument("--decay", type=float, help="weight decay (default: 0.01)")
-    group.add_argument("--drop", type=float, help="share of the flattened map dropped (default: 0)")
-    group.add_argument("--average", type=float, help="decay of the weights' moving average (default: 0.995)")
-    for name, default in (("mse", 1.0), ("rank", 0.0), ("plcc", 0.0)):
-        group.add_argument(f"--{name}-weight", type=float, default=default, help=f"of that loss (default: {default:g})")
-    group.add_argument("--no-mirror", action="store_true", help="do not mirror half of the pictures")
-    group.add_argument("--limit", type=int, metavar="N", help="at most N pictures")
-    group.add_argument("--share", type=float, help="held back for validation (default: 0.1)")
-    group.add_argument("--by-group", action="store_true", help="split by the set's groups, not by content too")
-    group.add_argument("--validate-every", type=int, metavar="STEPS")
-    group.add_argument("--validate-on", type=int, metavar="N")
-    group.add_argument("--calibrated-on", metavar="WORDS", help="whose ratings these are (default: your ratings)")
-    group.add_argument("--seed", type=int, help="(default: 0)")
-    group.add_argument("--device", default="cpu")
-    group.add_argument("--precision", choices=("fp32", "bf16", "fp16"))
-    group.add_argument("--checkpoint", action="store_true", help="gradient checkpointing: less memory, more time")
-    group.add_argument("--accelerate", action="store_true", help="under accelerate launch; its device")
-    group.add_argument("--threads", type=int, metavar="N", help="CPU threads")
-
-
 def run(arguments: argparse.Namespace) -> int:
     """Load, train, tell the validation figures."""
     from ..train.dp_iqa import train_dp_iqa
@@ -98,10 +68,8 @@ def run(arguments: argparse.Namespace) -> int:
         result = train_dp_iqa(request, backbone, watch, world)
     if not world.main:
         return 0
-    told = result.validation
-    figures = ", ".join(f"{name} {value:.3f}" for name, value in told.items() if isinstance(value, float))
-    done = f"wrote {request.out}" if result.head else "saved; the same command goes on"
-    note(f"step {result.step}, {result.seconds_per_step:.2f} s a step; {done}; held back: {figures or 'not measured'}")
+    written = request.out if result.head else None
+    note(trained_words(result.step, result.seconds_per_step, written, result.validation))
     return 0
 
 
@@ -109,7 +77,6 @@ def request_of(arguments: argparse.Namespace) -> DpRequest:
     """The one request behind the arguments."""
     from ..methods.dp_iqa_settings import DpSettings
     from ..train.dp_iqa_request import DpRequest
-    from ..train.genziqa_losses import LossWeights
 
     told = vars(arguments)
 
@@ -121,22 +88,12 @@ def request_of(arguments: argparse.Namespace) -> DpRequest:
     )  # fmt: skip
     if arguments.thin:
         sizes["thin"] = tuple(arguments.thin)
-    rest = given(
-        "steps", "minutes", "batch", "rows", "rate", "decay", "drop", "average", "limit", "share", "validate_every",
-        "validate_on", "calibrated_on", "seed", "precision",
-    )  # fmt: skip
     reading = given("timestep", "value_range", "text", "side", "sample")
     return DpRequest(
-        data=rated(arguments.data),
-        out=arguments.out,
-        run=arguments.folder,
+        **training_given(arguments),
         settings=DpSettings(square=arguments.square, **reading),
         sizes=sizes,
         start=arguments.start,
         freeze_decoder=arguments.freeze_decoder,
-        losses=LossWeights(arguments.mse_weight, arguments.rank_weight, arguments.plcc_weight),
-        flip=not arguments.no_mirror,
-        content=not arguments.by_group,
         checkpoint=arguments.checkpoint,
-        **rest,
     )

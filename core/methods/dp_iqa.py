@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,8 +20,8 @@ from torch import nn
 from ..errors import BadInput
 from ..heads.check import Fit, Wanted, check_head
 from ..images import as_list, reason_unscorable
-from ..memory import in_chunks
 from ..records import Score, ScoreBatch, ScoreSpec
+from .dp_iqa_placed import placed
 from .dp_iqa_reader import MapReader
 from .dp_iqa_text import TextSequence, text_sequence
 from .native_size import to_native
@@ -60,18 +60,6 @@ class DpOptions:
     warnings: tuple[str, ...] = ()
 
 
-@dataclass(slots=True)
-class _Networks:
-    """The head's networks where the host has put them."""
-
-    text: Callable[..., Any] | None
-    image: Callable[..., Any] | None
-    decoder: Callable[..., Any]
-    tokens: Tensor | None = None
-    sequence: TextSequence | None = None
-    extra: dict[str, Any] = field(default_factory=dict)
-
-
 class DpIqa:
     """A trained DP-IQA head on a model; a :class:`~.contract.Scorer`.
 
@@ -98,13 +86,7 @@ class DpIqa:
         self._fit: Fit = check_head(head, backbone, "maps", wanted, override=self._options.override)
         head.check(backbone)
         self._backbone, self._digest = backbone, head.digest()
-        put = place or _on(backbone)
-        nets = head.nets
-        self._nets = _Networks(
-            None if nets.text_adapter is None else put(nets.text_adapter),
-            None if nets.img_adapter is None else _halving(put(nets.img_adapter)),
-            _halving(put(nets.QFD)),
-        )
+        self._nets = placed(head.nets, backbone.noise((1,), 0).device, place)
         self._reader = MapReader(backbone, head, self._nets.image)
 
     @property
@@ -241,24 +223,3 @@ class DpIqa:
         bounded = value if scale is None or value != value else min(max(value, scale[0]), scale[1])
         score = Score.of(bounded, place, attributes=attributes)
         return score, quality if score.ok else None
-
-
-def _halving(network: Callable[..., Any]) -> Callable[..., Any]:
-    """A network of several outputs with the same rows as its inputs; out of memory, it is given half of them."""
-
-    def run(*given: Tensor) -> Sequence[Tensor]:
-        rows = len(given[0])
-        parts, _ = in_chunks(rows, rows, lambda first, last: network(*(one[first:last] for one in given)))
-        return parts[0] if len(parts) == 1 else [torch.cat(one) for one in zip(*parts, strict=True)]
-
-    return run
-
-
-def _on(backbone: ResidualBackbone) -> Callable[[nn.Module], Callable[..., Any]]:
-    device = backbone.noise((1,), 0).device
-
-    def put(network: nn.Module) -> Callable[..., Any]:
-        network.to(device)
-        return lambda *given: network(*(one.to(device) for one in given))
-
-    return put

@@ -2,102 +2,33 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..data.rated import RatedSet
-from ..errors import BadInput
 from ..methods.dp_iqa_settings import DpSettings
-from .genziqa_losses import LossWeights
+from .rated_request import RatedRequest
 
 
 @dataclass(frozen=True, slots=True)
-class DpRequest:
+class DpRequest(RatedRequest):
     """One training; everything random follows from ``seed`` and the step.
 
+    Published: Adam 1e-5, rate × 0.2 once, batches of 16, squared error alone (the paper's figure also has the margin
+    ranking). Beside :class:`~.rated_request.RatedRequest`:
+
     Attributes:
-        data: Rated pictures, already cut to the part that may be trained on.
-        out: The head's file.
-        run: Folder of the state, the log and cached features; a stopped or killed run goes on there.
         settings: How images are read.
         sizes: Of the networks: arguments of :func:`~..methods.dp_iqa_head.fitting_shape`; published where left out, or
             the start's where there is one.
         start: A head to begin from; only its adapters may differ in shape.
         freeze_decoder: Train the adapters alone.
-        steps: Of the optimiser, in all.
-        minutes: Stop after this long, saved; ``None`` for no limit.
-        batch: Pictures a step, over all processes (published: 16).
-        rows: Pictures in one forward; with ``checkpoint`` the memory of a step is that of one such forward.
-        rate: Highest rate of AdamW; half a cosine down to a twentieth (published: Adam 1e-5, rate × 0.2 once).
-        decay: AdamW's weight decay.
-        clip: Largest norm of the gradient.
-        drop: Share of the flattened map dropped in training.
-        losses: Weights of squared error and margin ranking (published: 1 and 0; the paper's figure has both).
-        average: Decay of the moving average of the weights, which is what is validated and written; 0 for none.
-        flip: Mirror half of the pictures.
-        share: Of the pictures, held back by content for validation.
-        content: Keep pictures of like content on one side of the split, by the judge's features; otherwise only the
-            set's own groups count.
-        limit: At most this many pictures.
-        validate_every: Steps between validations.
-        validate_on: Held-back pictures to validate on.
-        calibrated_on: Whose ratings these are, shown beside every score.
-        precision: ``fp32``, ``bf16`` or ``fp16`` (with loss scaling) under autocast.
-        checkpoint: Gradient checkpointing: forwards are computed again in the backward pass.
-        save_minutes: Time between saved states.
-        seed: Of everything.
+        checkpoint: Gradient checkpointing: forwards are computed again in the backward pass, and the memory of a step
+            is that of one forward of ``rows`` pictures.
     """
 
-    data: RatedSet
-    out: Path
-    run: Path
     settings: DpSettings = field(default_factory=DpSettings)
     sizes: dict[str, Any] = field(default_factory=dict)
     start: Path | None = None
     freeze_decoder: bool = False
-    steps: int = 1000
-    minutes: float | None = None
-    batch: int = 16
-    rows: int = 4
-    rate: float = 1e-3
-    decay: float = 1e-2
-    clip: float = 1.0
-    drop: float = 0.0
-    losses: LossWeights = field(default_factory=LossWeights)
-    average: float = 0.995
-    flip: bool = True
-    share: float = 0.1
-    content: bool = True
-    limit: int | None = None
-    validate_every: int = 200
-    validate_on: int = 1000
-    calibrated_on: str = "your ratings"
-    precision: str = "fp32"
     checkpoint: bool = False
-    save_minutes: float = 3.0
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.out.suffix != ".safetensors" or self.out.is_dir():
-            raise BadInput("a .safetensors file for the head", str(self.out), "Name one.")
-        names = ("steps", "batch", "rows", "rate", "clip", "validate_every", "validate_on")
-        wrong = [f"{name} {getattr(self, name)}" for name in names if not getattr(self, name) > 0]
-        if wrong or self.decay < 0 or self.batch < 2:
-            raise BadInput("numbers above 0, a batch from 2", ", ".join(wrong) or f"batch {self.batch}", "Raise it.")
-        if not (0.0 <= self.average < 1.0 and 0.0 <= self.drop < 1.0):
-            raise BadInput("average and drop in [0, 1)", f"{self.average}, {self.drop}", "0 switches them off.")
-        if self.precision not in ("fp32", "bf16", "fp16"):
-            raise BadInput("precision fp32, bf16 or fp16", repr(self.precision), "fp16 is for GPUs.")
-        if self.limit is not None and self.limit < 4:
-            raise BadInput("a limit of 4 pictures or more", str(self.limit), "Leave it out for all.")
-
-    def digest(self) -> str:
-        """What a saved state must have in common with the request that goes on from it."""
-        told: dict[str, Any] = asdict(self)
-        for name in ("out", "run", "steps", "minutes", "save_minutes", "calibrated_on", "data", "rows"):
-            del told[name]
-        told["data"] = [self.data.name, [(str(image.path), image.mos) for image in self.data.images]]
-        return hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()[:16]

@@ -1,6 +1,7 @@
 """Graphs around one of our nodes: values go in, and what comes out of every output is kept."""
 
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
@@ -128,3 +129,40 @@ def run_node(comfyui, run_workflow):
 
     yield run
     TestGive.values.clear()
+
+
+@pytest.fixture(scope="session")
+def as_trained():
+    """`as_trained(head, **meta)` → an untrained head with the facts of a trained one."""
+
+    def told(head, **changes):
+        facts = {"calibrated_on": "photographs", "scale": (0.0, 100.0), "training_set": "a set", "pictures": 9}
+        validation = {"srcc": 0.5, "srcc_low": 0.25, "srcc_high": 0.75, "n": 40}
+        return replace(head, meta=replace(head.meta, **{**facts, "validation": validation, **changes}))
+
+    return told
+
+
+@pytest.fixture(scope="session")
+def judged():
+    """`judged(node, width, nan, parts)` → a graph: three noise pictures, one of them spoilt, scored by a scorer's node.
+
+    `parts`: the tiny checkpoint (family and seed) whose model, text encoder and VAE are linked to it; none where empty.
+    """
+
+    def graph(node, width=64, nan=-1, **parts):
+        linked = {name: ["1", place] for place, name in enumerate(("model", "clip", "vae"))} if parts else {}
+        found = {
+            "2": {**node, "inputs": {**linked, **node["inputs"]}},
+            "3": {
+                "class_type": "TestNoisePictures",
+                "inputs": {"count": 3, "width": width, "height": 64, "seed": 3, "nan": nan},
+            },
+            "4": {"class_type": "LatentCriticScoreImages", "inputs": {"images": ["3", 0], "scorer": ["2", 0]}},
+            "5": {"class_type": "TestKeep", "inputs": {"name": "report", "value": ["2", 1]}},
+        }
+        if parts:
+            found["1"] = {"class_type": "TestTinyCheckpoint", "inputs": parts}
+        return found
+
+    return graph

@@ -1,7 +1,6 @@
 """DiffV2IQA Scorer on tiny real models, from files to score: pixel restorer, loaded model, maps, Cancel, refusals."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -25,7 +24,7 @@ def folders(comfyui_base):
 
 
 @pytest.fixture
-def write(pack, folders, tiny):
+def write(pack, folders, tiny, as_trained):
     """`write(family)` writes an untrained head over a tiny restorer, or over a tiny loaded model."""
     heads, restorers = folders
     make, files = pack("core.methods.diff_v2_iqa_head"), pack("core.methods.diff_v2_iqa_file")
@@ -48,29 +47,23 @@ def write(pack, folders, tiny):
     def one(family=None, seed=1, name="head", **changes):
         head = make.untrained(settings, restorer=restorer_of(family, seed), eyes=eyes.identity)
         head.nets.begin_at(0.5)
-        facts = {"calibrated_on": "photographs", "scale": (0.0, 100.0), "training_set": "a set", "pictures": 9}
-        validation = {"srcc": 0.5, "srcc_low": 0.25, "srcc_high": 0.75, "n": 40}
-        head = replace(head, meta=replace(head.meta, **{**facts, "validation": validation, **changes}))
-        files.save_diff_v2(heads / f"{name}.safetensors", head)
+        files.save_diff_v2(heads / f"{name}.safetensors", as_trained(head, **changes))
         return f"{name}.safetensors"
 
     return one
 
 
-def graph(file, restorer="restorer 1.safetensors", family=None, seed=1, nan=-1, **changes):
-    loaded = {"model": ["1", 0], "clip": ["1", 1], "vae": ["1", 2]} if family else {}
-    given = {"allow_another_restorer": False, "heat_map": "quality", **loaded, **changes}
-    picture = {"count": 3, "width": 80, "height": 64, "seed": 3, "nan": nan}
-    found = {
-        "2": {"class_type": "LatentCriticDiffV2IQA", "inputs": {"file": file, "restorer": restorer, **given}},
-        "3": {"class_type": "TestNoisePictures", "inputs": picture},
-        "4": {"class_type": "LatentCriticScoreImages", "inputs": {"images": ["3", 0], "scorer": ["2", 0]}},
-        "5": {"class_type": "TestKeep", "inputs": {"name": "report", "value": ["2", 1]}},
-        "9": {"class_type": "TestKeep", "inputs": {"name": "batch", "value": ["4", 0]}},
-    }
-    if family:
-        found["1"] = {"class_type": "TestTinyCheckpoint", "inputs": {"family": family, "seed": seed}}
-    return found
+@pytest.fixture
+def graph(judged):
+    """`graph(file, restorer, family, seed, nan, **widgets)`: the scorer's workflow; a family loads its tiny model."""
+
+    def make(file, restorer="restorer 1.safetensors", family=None, seed=1, nan=-1, **changes):
+        given = {"allow_another_restorer": False, "heat_map": "quality", **changes}
+        node = {"class_type": "LatentCriticDiffV2IQA", "inputs": {"file": file, "restorer": restorer, **given}}
+        found = judged(node, 80, nan, **({"family": family, "seed": seed} if family else {}))
+        return found | {"9": {"class_type": "TestKeep", "inputs": {"name": "batch", "value": ["4", 0]}}}
+
+    return make
 
 
 def told_of(run, name):
@@ -81,7 +74,7 @@ def values_of(run):
     return {row["index"]: row["score"] for row in run.outputs["4"]["scores"]}
 
 
-def test_the_pixel_restorer_needs_no_model(run_workflow, write):
+def test_the_pixel_restorer_needs_no_model(run_workflow, write, graph):
     run = run_workflow(graph(write(), nan=1))
     assert run.success, run.error
     spec = run.outputs["4"]["spec"][0]
@@ -95,7 +88,7 @@ def test_the_pixel_restorer_needs_no_model(run_workflow, write):
     assert "SRCC 0.500 [0.250, 0.750], 40 pictures" in report
 
 
-def test_restorations_are_kept(run_workflow, write):
+def test_restorations_are_kept(run_workflow, write, graph):
     first = run_workflow(graph(write()))
     write(training_set="another")  # the node runs again
     again = run_workflow(graph("head.safetensors"))
@@ -105,7 +98,7 @@ def test_restorations_are_kept(run_workflow, write):
 
 
 @pytest.mark.parametrize("family", ["sd15", "sdxl"])
-def test_the_loaded_model_restores(run_workflow, write, family):
+def test_the_loaded_model_restores(run_workflow, write, family, graph):
     run = run_workflow(graph(write(family), "no restorer in models/quality_restorers", family))
     assert run.success, run.error
     assert f":{family}:" in run.outputs["4"]["spec"][0]["backbone"]
@@ -113,7 +106,7 @@ def test_the_loaded_model_restores(run_workflow, write, family):
     assert "over the loaded model" in run.kept["report"][0]
 
 
-def test_another_model_only_on_demand(run_workflow, write):
+def test_another_model_only_on_demand(run_workflow, write, graph):
     name = write("sd15")
     run = run_workflow(graph(name, "no restorer in models/quality_restorers", "sd15", seed=5))
     assert not run.success
@@ -124,13 +117,13 @@ def test_another_model_only_on_demand(run_workflow, write):
     assert run.outputs["4"]["spec"][0]["calibrated_on"] is None
 
 
-def test_what_is_missing_is_named(run_workflow, write):
+def test_what_is_missing_is_named(run_workflow, write, graph):
     run = run_workflow(graph(write("sd15"), "no restorer in models/quality_restorers"))
     assert not run.success
     assert "MODEL" in run.error
 
 
-def test_another_restorer_only_on_demand(run_workflow, write):
+def test_another_restorer_only_on_demand(run_workflow, write, graph):
     write(seed=2, name="other")
     run = run_workflow(graph(write(), "restorer 2.safetensors"))
     assert not run.success
@@ -140,7 +133,7 @@ def test_another_restorer_only_on_demand(run_workflow, write):
 
 
 @pytest.mark.parametrize("heat_map", ["quality", "change"])
-def test_heat_maps(run_workflow, write, heat_map):
+def test_heat_maps(run_workflow, write, heat_map, graph):
     prompt = graph(write(), heat_map=heat_map)
     inputs = {"images": ["3", 0], "scorer": ["2", 0], "worst_share": 0.1, "opacity": 0.6, "cells": 4}
     prompt["6"] = {"class_type": "LatentCriticHeatMap", "inputs": inputs}
@@ -153,7 +146,7 @@ def test_heat_maps(run_workflow, write, heat_map):
     assert run.kept["scores"] == pytest.approx(told, abs=1e-2)
 
 
-def test_cancel_leaves_within_a_call(run_workflow, write, pack, monkeypatch):
+def test_cancel_leaves_within_a_call(run_workflow, write, pack, monkeypatch, graph):
     from comfy import model_management
 
     net = pack("core.nets.restorer").RestorerNet

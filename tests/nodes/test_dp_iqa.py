@@ -1,7 +1,6 @@
 """DP-IQA Scorer on tiny real models, from loader to score: frozen heads, the authors' files, and what is refused."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -29,7 +28,7 @@ def folder(comfyui_base):
 
 
 @pytest.fixture
-def heads(pack, tiny, folder):
+def heads(pack, tiny, folder, as_trained):
     """`heads(family, **meta)` writes an untrained head with facts; gives its name."""
     host = pack("core.hosts.comfyui.residuals").ResidualComfyBackbone
     maker, files = pack("core.methods.dp_iqa_head"), pack("core.methods.dp_iqa_file")
@@ -45,34 +44,26 @@ def heads(pack, tiny, folder):
         head = maker.untrained(backbone, shape, settings)
         with torch.no_grad():
             head.nets.QFD.fc3.bias.fill_(0.5)
-        facts = {"calibrated_on": "photographs", "scale": (0.0, 100.0), "training_set": "a set", "pictures": 9}
-        validation = {"srcc": 0.5, "srcc_low": 0.25, "srcc_high": 0.75, "n": 40}
-        head = replace(head, meta=replace(head.meta, **{**facts, "validation": validation, **changes}))
-        files.save_dp_iqa(folder / f"dp {family}.safetensors", head)
+        files.save_dp_iqa(folder / f"dp {family}.safetensors", as_trained(head, **changes))
         return f"dp {family}.safetensors"
 
     return make
 
 
-def graph(file, family="sd15", seed=1, nan=-1, parts=True, **changes):
-    model = {"model": ["1", 0], "clip": ["1", 1], "vae": ["1", 2]} if parts else {}
-    return {
-        "1": {"class_type": "TestTinyCheckpoint", "inputs": {"family": family, "seed": seed}},
-        "2": {
-            "class_type": "LatentCriticDPIQA",
-            "inputs": {"file": file, "allow_another_model": False, **model, **changes},
-        },
-        "3": {
-            "class_type": "TestNoisePictures",
-            "inputs": {"count": 3, "width": 64, "height": 64, "seed": 3, "nan": nan},
-        },
-        "4": {"class_type": "LatentCriticScoreImages", "inputs": {"images": ["3", 0], "scorer": ["2", 0]}},
-        "5": {"class_type": "TestKeep", "inputs": {"name": "report", "value": ["2", 1]}},
-    }
+@pytest.fixture
+def graph(judged):
+    """`graph(file, family, seed, nan, parts, **widgets)`: the scorer's workflow, with or without the tiny model."""
+
+    def make(file, family="sd15", seed=1, nan=-1, parts=True, **changes):
+        inputs = {"file": file, "allow_another_model": False, **changes}
+        loaded = {"family": family, "seed": seed} if parts else {}
+        return judged({"class_type": "LatentCriticDPIQA", "inputs": inputs}, nan=nan, **loaded)
+
+    return make
 
 
 @pytest.mark.parametrize("family", ["sd15", "sd20_v", "sdxl"])
-def test_the_loaded_model_judges_by_its_head(run_workflow, heads, family):
+def test_the_loaded_model_judges_by_its_head(run_workflow, heads, family, graph):
     run = run_workflow(graph(heads(family), family, nan=1))
     assert run.success, run.error
     shown = run.outputs["4"]
@@ -87,7 +78,7 @@ def test_the_loaded_model_judges_by_its_head(run_workflow, heads, family):
     assert "SRCC 0.500 [0.250, 0.750], 40 pictures" in report
 
 
-def test_the_text_is_kept_over_runs(run_workflow, heads, pack, monkeypatch):
+def test_the_text_is_kept_over_runs(run_workflow, heads, pack, monkeypatch, graph):
     """A second scorer, for another head, finds the text of the first."""
     calls = []
     encoder = pack("core.hosts.comfyui.text").TextEncoder
@@ -104,7 +95,7 @@ def test_the_text_is_kept_over_runs(run_workflow, heads, pack, monkeypatch):
     assert sum(calls) in (0, 1)  # the head's own maker asks for a width
 
 
-def test_another_model_only_on_demand(run_workflow, heads):
+def test_another_model_only_on_demand(run_workflow, heads, graph):
     run = run_workflow(graph(heads(), seed=5))
     assert not run.success
     assert "fingerprint" in run.error
@@ -113,19 +104,19 @@ def test_another_model_only_on_demand(run_workflow, heads):
     assert run.outputs["4"]["spec"][0]["calibrated_on"] is None
 
 
-def test_sdxl_where_sd15_is_needed(run_workflow, heads):
+def test_sdxl_where_sd15_is_needed(run_workflow, heads, graph):
     run = run_workflow(graph(heads("sd15"), "sdxl"))
     assert not run.success
     assert "family" in run.error
 
 
-def test_a_head_needs_its_model(run_workflow, heads):
+def test_a_head_needs_its_model(run_workflow, heads, graph):
     run = run_workflow(graph(heads(), parts=False))
     assert not run.success
     assert "MODEL" in run.error
 
 
-def test_ours_needs_no_file_and_no_input(run_workflow, pack, folder):
+def test_ours_needs_no_file_and_no_input(run_workflow, pack, folder, graph):
     """Nothing in the folder and nothing connected: the head that ships, on the embedded model."""
     ours = pack("nodes._dp_iqa").OURS
     choices = pack("nodes.dp_iqa").DpIqaScorer.define_schema().inputs[0]
@@ -142,7 +133,7 @@ def test_ours_needs_no_file_and_no_input(run_workflow, pack, folder):
     assert "Held-back pictures: SRCC" in report
 
 
-def test_ours_says_beside_a_score_that_connected_parts_did_not_judge(run_workflow, pack):
+def test_ours_says_beside_a_score_that_connected_parts_did_not_judge(run_workflow, pack, graph):
     ours = pack("nodes._dp_iqa").OURS
     told = [run_workflow(graph(ours, parts=parts)).outputs["4"]["scores"][0] for parts in (True, False)]
     assert "MODEL, CLIP, VAE did not judge" in told[0]["warnings"][0]
@@ -177,14 +168,14 @@ def test_the_authors_files_are_never_the_default(pack, heads, folder):
         ({"QFD.fc1.weight": torch.zeros(2), "unet.a": torch.zeros(1), "vae.a": torch.zeros(1)}, "missing"),
     ],
 )
-def test_wrong_pickles_are_refused(run_workflow, folder, content, words):
+def test_wrong_pickles_are_refused(run_workflow, folder, content, words, graph):
     torch.save(content, folder / "theirs.pth")
     run = run_workflow(graph("theirs.pth"))
     assert not run.success
     assert words in run.error
 
 
-def test_the_authors_student_runs_without_a_model(run_workflow, folder, pack, monkeypatch):
+def test_the_authors_student_runs_without_a_model(run_workflow, folder, pack, monkeypatch, graph):
     """Its layout, small; the full one is counted in tests/host/test_dp_iqa_authors.py."""
     student, sizes = pack("core.nets.dp_iqa_student"), pack("core.nets.efficientnet").Scaling(0.25, 0.3)
     shape = student.StudentShape(sizes, grid=16, hidden=8)

@@ -205,7 +205,7 @@ def test_the_loss_scale_is_kept(dp, backbone, request_for):
     dp.dp_iqa.train_dp_iqa(replace(request, minutes=0.0), backbone)
     run = dp.dp_iqa._Run(request, backbone, None, dp.dp_iqa.Alone())
     run.scaler.load_state_dict({**run.scaler.state_dict(), "scale": 256.0})
-    run.state.notes = {**run._told(), "model": backbone.fingerprint.to_text(), "best": {}}
+    run.state.notes = {**run.notes(), "model": backbone.fingerprint.to_text(), "best": {}}
     run.save()
     with safe_open(run.file, framework="pt") as file:
         assert json.loads(file.metadata()["latent_critic"])["notes"]["scaler"]["scale"] == 256.0
