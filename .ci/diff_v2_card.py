@@ -53,10 +53,15 @@ def study_table(found: dict[str, Any]) -> str:
         told, ahead = row["agreement"], row["whole_less_this"]
         apart = "" if ahead is None else f"{ahead['difference']:+.3f} ({ahead['low']:+.3f} – {ahead['high']:+.3f})"
         lines.append(f"| {row['head']} | {interval(told, 'srcc')} | {told['plcc']:.3f} | {apart} |")
-    adds = [row["head"] for row in found["heads"] if row["whole_less_this"] and row["whole_less_this"]["low"] > 0]
-    said = f"ahead of: {', '.join(adds)}" if adds else "ahead of none of the others beyond chance"
+    compared = [row for row in found["heads"] if row["whole_less_this"]]
+    ahead = [row["head"] for row in compared if row["whole_less_this"]["low"] > 0]
+    alike = [row["head"] for row in compared if row["whole_less_this"]["low"] <= 0 <= row["whole_less_this"]["high"]]
     count = found["heads"][0]["agreement"]["n"]
-    lines += ["", f"{found['steps']:,} steps each, {count:,} pictures. Both branches on restored pictures are {said}."]
+    lines += [
+        "",
+        f"{found['steps']:,} steps each, {count:,} pictures. Both branches on restored pictures are better than:",
+    ]
+    lines[-1] += f" {', '.join(ahead) or 'none'}. No better or worse beyond chance than: {', '.join(alike) or 'none'}."
     return "\n".join(lines)
 
 
