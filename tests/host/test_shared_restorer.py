@@ -83,13 +83,18 @@ def test_it_is_the_guided_path(loaded):
     assert path.calls.denoiser == restored.calls[0]
 
 
-def test_a_stronger_measurement_stays_nearer(loaded):
+@pytest.mark.parametrize("where", ["pixels", "latent"])
+def test_a_stronger_measurement_stays_nearer(loaded, where):
+    """To the picture; held in the latent, to what the VAE makes of it."""
     backbone, pictures = loaded("sd15"), _pictures()
+    with torch.no_grad():
+        wanted = pictures if where == "pixels" else backbone.decode(backbone.encode(pictures)).float().clamp(0, 1)
+    wanted = wanted[..., : pictures.shape[-2], : pictures.shape[-1]]
     free, held = (
-        _restorer(backbone, measurement=strength, where="pixels").restore(pictures).images[:, 0]
+        _restorer(backbone, measurement=strength, where=where).restore(pictures).images[:, 0]
         for strength in (0.0, 0.03)
     )
-    assert float((held - pictures).square().mean()) < float((free - pictures).square().mean())
+    assert float((held - wanted).square().mean()) < float((free - wanted).square().mean())
 
 
 def test_bad_rows_and_settings(loaded):

@@ -105,7 +105,7 @@ def test_calls_and_shares_are_told(pictures):
 
 
 def test_nothing_changes_where_the_restorer_changes_nothing(pictures):
-    """Differences are zero: the change is 0 and the VDA's query is what a grey picture's is."""
+    """Differences are zero, and so is the change."""
     scorer, _ = made(restorer=Blur(0.0))
     score = scorer.score(pictures[:1])[0]
     assert score.attributes["change"] == 0.0
