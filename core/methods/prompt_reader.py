@@ -145,8 +145,11 @@ class PromptReader:
     ) -> list[Reading | Score]:
         done: dict[int, Reading | Score] = dict(missing)
         with torch.no_grad():
-            for block in self._blocks(sizes, watch):
-                done.update(self._block(block, latents(block).float()))
+            blocks = self._blocks(sizes, watch)
+            # All pictures first: where VAE and denoiser have no room side by side, the host exchanges them once.
+            clean = [latents(block).float() for block in blocks]
+            for block, z in zip(blocks, clean, strict=True):
+                done.update(self._block(block, z))
         return [done[place] for place in range(count)]
 
     def _size(self, image: Tensor) -> tuple[int, int] | str:

@@ -148,3 +148,38 @@ def test_a_scorer_on_the_loaded_model_ends_with_it_loaded(card, make_backbone, t
     assert found.values() == pytest.approx(expected, abs=1e-4)
     on_it = [loaded.model for loaded in model_management.current_loaded_models if loaded.model_loaded_memory()]
     assert any(one.is_clone(model) for one in on_it)
+
+
+def test_displacing_the_model_is_left_to_comfyui_and_done_once(card, make_backbone, tiny, monkeypatch):
+    """What is guaranteed where CLIP and VAE have no room beside MODEL: texts are encoded once for a scorer, pictures
+    once for a batch, and the denoiser ends loaded."""
+    from comfy import model_management
+    from latent_critic.core.methods.zero_shot import ZeroShot, ZeroShotOptions
+
+    model = tiny.model("sd15")
+    size = model.model_size()
+    backbone = make_backbone(model=model)
+    clip, vae = backbone._text._clip.patcher, backbone._vae.patcher
+    used = card(size / MB + 2.0)
+    for patcher in (model, clip, vae):
+        patcher.load_device = CARD
+    model_management.load_models_gpu([model])
+    asked, own = [], model_management.load_models_gpu
+
+    def watched(models, *args, **kwargs):
+        asked.extend("clip" if one is clip else "vae" if one is vae else "model" for one in models)
+        return own(models, *args, **kwargs)
+
+    monkeypatch.setattr(model_management, "load_models_gpu", watched)
+    scorer = ZeroShot(backbone, options=ZeroShotOptions(side=64, timesteps=(90,)))
+    four = [torch.rand(3, 64, 64, generator=torch.Generator().manual_seed(seed)) for seed in range(4)]
+    scorer.score(four)
+    first = [name for place, name in enumerate(asked) if place == 0 or asked[place - 1] != name]
+    asked.clear()
+    scorer.score(four)
+    again = [name for place, name in enumerate(asked) if place == 0 or asked[place - 1] != name]
+    assert first == ["clip", "vae", "model"]
+    assert again == ["vae", "model"]
+    on_it = [loaded for loaded in model_management.current_loaded_models if loaded.model.is_clone(model)]
+    assert sum(loaded.model_loaded_memory() for loaded in on_it) > 0
+    assert used() <= size + 2.0 * MB
