@@ -19,7 +19,7 @@ from PIL import Image
 
 from .errors import BadInput, MissingDependency, UnreadableFile
 from .images import from_picture, load_image
-from .methods.on_model import ON_MODEL, WITHOUT_HEAD, read_head, scorer_on
+from .methods.on_model import ON_MODEL, WITHOUT_HEAD, read_head, scorer_on, shipped_head
 from .methods.tiled import Tiled
 from .records import Score, ScoreBatch
 
@@ -67,7 +67,7 @@ class Scorer:
                 Nothing is downloaded.
             method: ``zero_shot`` or ``prompt_alignment``, which need no head, or ``lgdm``, ``genziqa``, ``dp_iqa``.
                 Left out: ``lgdm`` with a head, ``zero_shot`` without.
-            head: A head's file, fitted for this model.
+            head: A head's file, fitted for this model; for ``embedded``, the one that ships when left out.
             config: With one safetensors file: a folder in diffusers' layout of the same family.
             device: Where a folder's or file's model runs, the CPU when left out; a pipeline stays where it is.
             side: Root of the area in pixels at which pictures are scored; the family's own when left out. A head
@@ -85,6 +85,8 @@ class Scorer:
         names = (*_UNTRAINED, *_TRAINED)
         if name not in names:
             raise BadInput(f"a method out of {', '.join(names)}", repr(name), "Leave it out for zero_shot.")
+        if head is None and pipeline == "embedded":
+            head = shipped_head(name)
         if (head is None) != (name in _UNTRAINED):
             remedy = "Fit one with `latent-critic fit-head`." if head is None else "Leave the head out."
             raise BadInput(f"{'no' if name in _UNTRAINED else 'a'} head with {name}", repr(head), remedy)

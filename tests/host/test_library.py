@@ -227,3 +227,15 @@ def _no_vae(pipe):
     from types import SimpleNamespace
 
     return SimpleNamespace(**{**pipe.components, "vae": None})
+
+
+@pytest.mark.parametrize("method", ["lgdm", "genziqa", "dp_iqa"])
+def test_the_embedded_model_brings_its_heads(diffusers, method):
+    from latent_critic import Scorer
+    from latent_critic.core.methods.on_model import shipped_head
+
+    found, named = (Scorer.from_pipeline("embedded", method, head) for head in (None, shipped_head(method)))
+    assert found.spec == named.spec
+    values = found.score(pictures()).values()
+    assert len(set(values)) == 2
+    assert None not in values
