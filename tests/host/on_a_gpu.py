@@ -10,8 +10,11 @@ only tries the script.
 
 import argparse
 import importlib
+import importlib.util
 import logging
 import runpy
+import shutil
+import subprocess
 import sys
 import tempfile
 import time
@@ -33,12 +36,59 @@ def helpers():
     return sys.modules["latent_critic_tiny_models"]
 
 
+def start_dynamic_vram():
+    """Before ComfyUI is imported: what its main.py does first, where it has dynamic VRAM."""
+    if importlib.util.find_spec("comfy_aimdo") is not None:
+        importlib.import_module("comfy_aimdo.control").init()
+
+
+def dynamic_vram():
+    """Whether dynamic VRAM is on: what ComfyUI's main.py, which cannot be imported, does after its imports."""
+    enabled = getattr(importlib.import_module("comfy.cli_args"), "enables_dynamic_vram", None)
+    management = importlib.import_module("comfy.model_management")
+    if enabled is None or not enabled() or not management.is_nvidia():
+        return False
+    control, args = importlib.import_module("comfy_aimdo.control"), importlib.import_module("comfy.cli_args").args
+    devices = [device.index for device in management.get_all_torch_devices()]
+    try:
+        found = control.init_devices((index, int(args.vram_headroom * 2**30)) for index in devices)
+    except TypeError:  # an older comfy-aimdo
+        found = control.init_devices(devices)
+    if found:
+        patchers = importlib.import_module("comfy.model_patcher")
+        patchers.CoreModelPatcher = patchers.ModelPatcherDynamic
+        importlib.import_module("comfy.memory_management").aimdo_enabled = True
+    return bool(found)
+
+
+def driver():
+    """The card's driver."""
+    tool = shutil.which("nvidia-smi")
+    if tool is None:
+        return "unknown"
+    asked = [tool, "--query-gpu=driver_version", "--format=csv,noheader"]
+    return subprocess.run(asked, capture_output=True, text=True, check=False).stdout.strip()
+
+
+def built(tiny, family, dtype, compute, device):
+    """A MODEL as a loader makes it; on the CPU always of the plain kind."""
+    if device != "cpu":
+        return tiny.model(family, 0, dtype, compute)
+    patchers = importlib.import_module("comfy.model_patcher")
+    usual = getattr(patchers, "CoreModelPatcher", None)
+    patchers.CoreModelPatcher = patchers.ModelPatcher
+    try:
+        model = tiny.model(family, 0, dtype, compute)
+    finally:
+        patchers.CoreModelPatcher = usual or patchers.ModelPatcher
+    model.load_device = torch.device("cpu")
+    return model
+
+
 def loaded(tiny, family, dtype, device):
     """A MODEL, computing in fp32 where its weights are of 8 bits; under LoRA in fp32, where it is not rounded away."""
     compute = torch.float32 if dtype.itemsize == 1 or device == "cpu" else None
-    model = tiny.model(family, 0, dtype, compute)
-    if device == "cpu":
-        model.load_device = torch.device("cpu")
+    model = built(tiny, family, dtype, compute, device)
     if dtype != torch.float32:
         return model
     draw = torch.Generator().manual_seed(1)
@@ -74,8 +124,8 @@ def compare(pack, tiny, family, dtype, device):
     management = importlib.import_module("comfy.model_management")
     model = loaded(tiny, family, dtype, device)
     rounded = {name: value.float().cpu() for name, value in model.model.diffusion_model.state_dict().items()}
-    exact = loaded(tiny, family, torch.float32, "cpu") if dtype == torch.float32 else tiny.model(family)
-    exact.load_device = torch.device("cpu")
+    plain = dtype == torch.float32
+    exact = loaded(tiny, family, dtype, "cpu") if plain else built(tiny, family, torch.float32, None, "cpu")
     exact.model.diffusion_model.load_state_dict(rounded)
     expected = slope(pack, tiny, family, exact)
     management.unload_all_models()
@@ -101,7 +151,7 @@ def main():
     parser.add_argument("comfyui", type=Path)
     parser.add_argument("--flags", default="", help="of ComfyUI, with commas between: lowvram, novram, highvram …")
     parser.add_argument("--dtype", choices=list(DTYPES), default="fp32")
-    parser.add_argument("--families", default="sd15,sdxl,sd3,flux,zimage,qwen_image,wan21")
+    parser.add_argument("--families", default="sd15,sdxl,sd3,flux,flux2,lumina2,zimage,qwen_image,wan21")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     given = parser.parse_args()
     library = runpy.run_path(str(HERE.parents[1] / ".ci" / "comfyui.py"))["declare_torchvision_ops"]()
@@ -110,12 +160,14 @@ def main():
     with tempfile.TemporaryDirectory() as base:
         for name in ("input", "output", "temp", "models/checkpoints", "custom_nodes", "user"):
             Path(base, name).mkdir(parents=True)
+        if given.device != "cpu":
+            start_dynamic_vram()
         nodes = in_process.import_comfyui(given.comfyui, Path(base), cpu=given.device == "cpu", flags=flags)
         root = in_process.load_pack(nodes, HERE.parents[1])
         logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)
         if given.device != "cpu":
-            driver = torch._C._cuda_getDriverVersion()
-            logger.info("%s, CUDA %s, driver for %s", torch.cuda.get_device_name(), torch.version.cuda, driver)
+            told = (torch.cuda.get_device_name(), torch.version.cuda, driver(), dynamic_vram())
+            logger.info("%s, CUDA %s, driver %s; dynamic VRAM: %s", *told)
         version = importlib.import_module("comfyui_version").__version__
         logger.info("PyTorch %s, ComfyUI %s, %s %s", torch.__version__, version, given.dtype, flags)
         tiny = helpers()

@@ -137,9 +137,8 @@ def patcher(network, seed):
     """Random weights in a model of ComfyUI's, and the patcher around it."""
     fill(network.diffusion_model, seed)
     network.eval()
-    return comfy.model_patcher.ModelPatcher(
-        network, comfy.model_management.get_torch_device(), comfy.model_management.unet_offload_device()
-    )
+    kind = getattr(comfy.model_patcher, "CoreModelPatcher", comfy.model_patcher.ModelPatcher)  # as its loaders take it
+    return kind(network, comfy.model_management.get_torch_device(), comfy.model_management.unet_offload_device())
 
 
 def clip(family="sd15", seed=0):
