@@ -39,3 +39,15 @@ def test_the_file_is_small_and_its_command_stands_in_the_card():
     assert SHIPPED.stat().st_size < 400_000
     assert f"--steps {facts.training['steps']} --batch {facts.training['batch']}" in card
     assert f"--kinds {' '.join(facts.training['kinds'])}" in card
+
+
+def test_other_checks_are_of_the_same_damage():
+    """Ten calls on the same pictures as four; the loaded model on some of them, where no kind was trained on."""
+    few, many, shared = (
+        {row["kinds"]: row for row in json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))}
+        for name in ("check", "check_10", "check_shared")
+    )
+    assert set(few) == set(many)
+    assert all((few[kind]["n"], few[kind]["seen"]) == (many[kind]["n"], many[kind]["seen"]) for kind in few)
+    assert all(abs(few[kind]["psnr"][0] - many[kind]["psnr"][0]) < 1e-6 for kind in few)
+    assert set(shared) >= {*KINDS, *HELD_OUT_KINDS}
