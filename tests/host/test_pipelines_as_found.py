@@ -144,6 +144,17 @@ def test_a_cache_of_steps_is_to_be_switched_off(diffusers, flux):
     assert bool(backbone.denoise(*given).isfinite().all())
 
 
+def test_sd3_says_how_large_a_picture_may_be(comfyui, tiny, tiny_pipelines):
+    from latent_critic.core.errors import BadInput
+
+    backbone = of(tiny_pipelines.pipeline("sd3", tiny.model("sd3"), tiny.vae(0, family="sd3")))
+    texts = backbone.embed(["a photo"])
+    wide = torch.zeros(1, 16, 2, 130)
+    with pytest.raises(BadInput, match=r"at most 1024 px a side.* got 16 × 1040 px"):
+        backbone.denoise(wide, torch.tensor([0.3]), texts)
+    assert bool(backbone.denoise(wide[..., :128], torch.tensor([0.3]), texts).isfinite().all())
+
+
 # What lies over the weights ------------------------------------------------------------------------------------------
 
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ...backbone.families import ModelFacts
+from ...errors import BadInput
 
 if TYPE_CHECKING:
     from ...backbone.contracts import Family
@@ -80,6 +81,11 @@ class _SD3(_Kind):
         return slice(0, cells), slice(cells, cells + tokens)
 
     def velocity(self, network: Any, x: Tensor, sigma: Tensor, told: dict[str, Any], family: Family) -> Tensor:
+        most = int(network.config.pos_embed_max_size or 0) * PATCH
+        if most and max(x.shape[2:]) > most:
+            got = " × ".join(str(side * family.latent_stride) for side in x.shape[2:])
+            expected = f"pictures of at most {most * family.latent_stride} px a side, SD3's table of places"
+            raise BadInput(expected, f"{got} px", "Score at a smaller side, or in tiles.")
         return network(x, timestep=1000.0 * sigma, **told).sample
 
 
