@@ -134,9 +134,12 @@ def say_scores(batch: ScoreBatch, places: list[int], ranked: bool = False) -> No
 
 
 def conclude(batch: ScoreBatch) -> int:
-    """Say what the numbers mean, list the pictures that failed; returns the exit code."""
+    """Say what the numbers mean and what they cost, list the pictures that failed; returns the exit code."""
     for line in meaning(batch).splitlines():
         note(line)
+    calls = [score.attributes["denoiser_calls"] for score in batch if "denoiser_calls" in score.attributes]
+    if calls:  # a score out of a journal cost none and tells none
+        note(f"{len(calls)} pictures, {sum(calls)} denoiser calls")
     failed = [score for score in batch if not score.ok]
     if not failed:
         return 0

@@ -7,6 +7,7 @@ import os
 import struct
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 from latent_critic.core.cli import scoring
@@ -84,6 +85,24 @@ def test_a_picture_that_cannot_be_scored_comes_last_with_its_reason(cli, scorer,
     assert code == 1
     assert out.splitlines()[1].split()[:2] == ["–", "–"]
     assert "1×1 pixels" in err
+
+
+@pytest.mark.parametrize("command", ["score", "rank"])
+def test_the_denoisers_calls_are_told_by_a_scorer_that_counts_them(cli, scorer, greys, monkeypatch, command):
+    paths = greys(40, 80, 20)
+    assert "denoiser calls" not in cli(command, *paths)[2]
+    plain = scorer.score
+
+    def counted(images, *rest, **named):
+        batch = plain(images, *rest, **named)
+        told = (replace(score, attributes={"denoiser_calls": 4 * (2 + score.index)}) for score in batch)
+        return replace(batch, scores=tuple(told))
+
+    monkeypatch.setattr(scorer, "score", counted)
+    code, out, err = cli(command, *paths)
+    assert code == 0
+    assert "3 pictures, 36 denoiser calls" in err.splitlines()
+    assert "denoiser calls" not in out
 
 
 def test_contact_sheet_is_a_picture_of_the_pictures(cli, scorer, greys, tmp_path):
