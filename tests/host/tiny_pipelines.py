@@ -268,6 +268,7 @@ def _language_model(name):
         )
         if name == "qwen_28":
             small = {**sizes, "hidden_size": 16, "num_hidden_layers": 28, "head_dim": 128}
+            small["rope_parameters"] = {"rope_type": "default", "rope_theta": 1e6}
             return transformers.Qwen3ForCausalLM(transformers.Qwen3Config(**small, vocab_size=151936)), tokens
         return transformers.Qwen3Model(transformers.Qwen3Config(**sizes, vocab_size=151936)), tokens
     tokens = transformers.T5TokenizerFast.from_pretrained(folder / "t5_tokenizer")  # Gemma's is not at hand
