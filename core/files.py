@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -71,3 +72,19 @@ def write_text(path: str | Path, text: str) -> None:
     """Write a text file, whole or not at all."""
     with whole_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="\n")
+
+
+def user_cache(name: str) -> Path | None:
+    """A folder for what can be computed again, in $LATENT_CRITIC_CACHE or the user's cache; it need not exist.
+
+    ``None`` for somebody without a home folder.
+    """
+    named = os.environ.get("LATENT_CRITIC_CACHE")
+    if sys.platform == "win32":
+        base = os.environ.get("LOCALAPPDATA") or "~/AppData/Local"
+    else:
+        base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    try:
+        return Path(named or f"{base}/latent-critic").expanduser() / name
+    except RuntimeError:
+        return None

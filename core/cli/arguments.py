@@ -43,6 +43,12 @@ def add_scorer(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--scorer", default="judge", metavar="NAME", help="see latent-critic methods (default: judge)")
     add_weights(parser)
     add_on_model(parser)
+    parser.add_argument(
+        "--restorations",
+        metavar="DIR|off",
+        help="diff_v2_iqa: where restored pictures are kept for the next run, 2 GB at most; off keeps none (default: "
+        "restorations in $LATENT_CRITIC_CACHE, or in latent-critic in the user's cache folder)",
+    )
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps (default: a GPU when there is one)")
     parser.add_argument(
         "--batch",

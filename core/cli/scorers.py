@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from ..errors import BadInput
+from ..files import user_cache
 from ..methods import method
 from ..methods.on_model import ON_MODEL, WITHOUT_HEAD, read_head, scorer_on, shipped_head
 
@@ -24,6 +25,8 @@ class OnModel:
         checkpoint: A checkpoint's file, inside ComfyUI.
         device: Where it runs.
         restorer: File of diff_v2_iqa's pixel-space restorer, the package's own when ``None``.
+        restorations: Folder where diff_v2_iqa's restorations are kept; ``off`` keeps none but rounds them alike, which
+            changes no score. ``None`` takes them as the restorer gives them: up to .3 points away from nodes.
     """
 
     head: Path | None = None
@@ -31,6 +34,7 @@ class OnModel:
     checkpoint: Path | None = None
     device: str = "auto"
     restorer: Path | None = None
+    restorations: Path | Literal["off"] | None = None
 
 
 def load_scorer(
@@ -81,6 +85,8 @@ def load_scorer(
 
 #: Scorers that need a head for a model.
 RESTORES = "diff_v2_iqa"
+#: In place of a folder for restorations.
+OFF = "off"
 WITH_HEAD = (*(name for name in ON_MODEL if name not in WITHOUT_HEAD), RESTORES)
 #: What `score`, `rank` and `reject` can run.
 _HERE = ("judge", *ON_MODEL, RESTORES)
@@ -95,7 +101,8 @@ def _on_model(name: str, choice: OnModel) -> Scorer:
 
 def _diff_v2(choice: OnModel) -> Scorer:
     """A restorer of its own needs no model; a head that was trained with the loaded model as restorer does."""
-    from ..methods.diff_v2_iqa_make import SHIPPED, asks_for_model, make_diff_v2
+    from ..methods.diff_v2_iqa_make import SHIPPED, asks_for_model, restorer_for, scorer_over
+    from ..restoration.cache import CachedRestorer, RestorationCache
     from .loaded_model import comfy_place, load_backbone
 
     file = choice.head or (SHIPPED if SHIPPED.is_file() else _head_file(RESTORES, choice))
@@ -104,7 +111,18 @@ def _diff_v2(choice: OnModel) -> Scorer:
         raise BadInput(f"a head for {RESTORES}", f"one for {head.meta.method}", "Name the scorer that the head is for.")
     backbone = load_backbone(choice, RESTORES) if asks_for_model(head) else None
     device = _device(choice.device)
-    return make_diff_v2(head, restorer=choice.restorer, backbone=backbone, device=device, place=comfy_place())
+    restorer = restorer_for(head, file=choice.restorer, backbone=backbone, device=device)
+    if choice.restorations is not None:
+        cache = None if choice.restorations == OFF else RestorationCache(choice.restorations)
+        restorer = CachedRestorer(restorer, cache, needed=False)
+    return scorer_over(restorer, head, device=device, place=comfy_place())
+
+
+def restorations_in(named: str | None) -> Path | Literal["off"]:
+    """What ``--restorations`` names; without it the folder in the user's cache, where there is one."""
+    if named == OFF:
+        return OFF
+    return Path(named) if named else user_cache("restorations") or OFF
 
 
 def _head_file(name: str, choice: OnModel) -> Path:

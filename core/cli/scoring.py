@@ -16,7 +16,7 @@ from ..image_files import LoadedImage, batches, find_images, stream_images
 from ..memory import is_out_of_memory
 from ..records import Score, ScoreBatch
 from .journal import FileStamp, Journal
-from .scorers import OnModel, load_scorer
+from .scorers import OnModel, load_scorer, restorations_in
 
 if TYPE_CHECKING:
     from ..methods.contract import Scorer
@@ -73,6 +73,7 @@ class ScoreRequest:
                 model=arguments.model,
                 checkpoint=arguments.checkpoint,
                 device=arguments.device,
+                restorations=restorations_in(arguments.restorations),
             ),
         )
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from ..errors import UnwritableFile
-from ..files import whole_file
+from ..files import user_cache, whole_file
 from .dp_iqa_words import sentences
 
 if TYPE_CHECKING:
@@ -69,19 +67,8 @@ def text_sequence(
 
 
 def user_folder() -> Path | None:
-    """Where sequences are kept for all of a user's scorers: in $LATENT_CRITIC_CACHE, or in the user's cache.
-
-    ``None`` for somebody without a home folder.
-    """
-    named = os.environ.get("LATENT_CRITIC_CACHE")
-    if sys.platform == "win32":
-        base = os.environ.get("LOCALAPPDATA") or "~/AppData/Local"
-    else:
-        base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    try:
-        return Path(named or f"{base}/latent-critic").expanduser() / "texts"
-    except RuntimeError:
-        return None
+    """Where sequences are kept for all of a user's scorers; ``None`` for somebody without a home folder."""
+    return user_cache("texts")
 
 
 def _keep(path: Path, made: TextSequence) -> None:

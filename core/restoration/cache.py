@@ -7,7 +7,7 @@ import json
 import logging
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -130,12 +130,12 @@ class CachedRestorer:
 
     Args:
         restorer: Who restores what is not there.
-        cache: Where they are kept. Nothing is, where the restorer says that part of what decides a restoration cannot
-            be read (``opaque`` in its identity).
+        cache: Where they are kept, ``None`` for nowhere. Nothing is either, where the restorer says that part of what
+            decides a restoration cannot be read (``opaque`` in its identity).
         needed: Whether a cache that cannot be written stops the work; otherwise it goes on without.
     """
 
-    def __init__(self, restorer: Restorer, cache: RestorationCache, *, needed: bool = True) -> None:
+    def __init__(self, restorer: Restorer, cache: RestorationCache | None, *, needed: bool = True) -> None:
         self._restorer, self._cache, self._needed = restorer, cache, needed
         self._writes = True
 
@@ -151,45 +151,50 @@ class CachedRestorer:
 
     def restore(self, images: Tensor, *, watch: Watch | None = None) -> Restored:
         """See :meth:`.contract.Restorer.restore`; a picture that gets a reason is not kept."""
-        identity = self.identity
-        sound = "opaque" not in identity and isinstance(images, torch.Tensor) and images.ndim == 4
-        paths = [self._cache.path(image, identity) for image in images] if sound else []
-        kept = [self._fitting(path, images[place]) for place, path in enumerate(paths)]
-        missing = [place for place in range(len(images)) if not sound or kept[place] is None]
+        cache, identity = self._cache, self.identity
+        if cache is None or "opaque" in identity or not isinstance(images, torch.Tensor) or images.ndim != 4:
+            made = self._restorer.restore(images, watch=watch)
+            return replace(made, images=_bytes(made.images).float() / 255.0)
+        paths = [cache.path(image, identity) for image in images]
+        kept = [_fitting(cache, path, images[place]) for place, path in enumerate(paths)]
+        missing = [place for place, entry in enumerate(kept) if entry is None]
         if not missing and len(images):
             return _restored([entry for entry in kept if entry is not None], images)
-        made = self._restorer.restore(images[missing] if sound else images, watch=watch)
-        pixels = made.images.mul(255.0).round().clamp(0.0, 255.0).to(torch.uint8)
+        made = self._restorer.restore(images[missing], watch=watch)
+        pixels = _bytes(made.images)
         rounded = pixels.float() / 255.0
-        if not sound:
-            return Restored(rounded, made.noise_levels, made.calls, made.reasons)
         whole = rounded.new_zeros((len(images), *rounded.shape[1:]))
         reasons: list[str | None] = [None] * len(images)
         calls = [0] * len(images)
         for at, place in enumerate(missing):
             whole[place], reasons[place], calls[place] = rounded[at], made.reasons[at], made.calls[at]
             if made.reasons[at] is None:
-                self._write(paths[place], Entry(pixels[at].cpu(), made.noise_levels))
+                self._write(cache, paths[place], Entry(pixels[at].cpu(), made.noise_levels))
         for place, entry in enumerate(kept):
             if entry is not None:
                 whole[place] = entry.pixels.to(whole) / 255.0
         return Restored(whole, made.noise_levels, tuple(calls), tuple(reasons))
 
-    def _write(self, path: Path, entry: Entry) -> None:
+    def _write(self, cache: RestorationCache, path: Path, entry: Entry) -> None:
         if not self._writes:
             return
         try:
-            self._cache.write(path, entry)
+            cache.write(path, entry)
         except UnwritableFile as error:
             if self._needed:
                 raise
             self._writes = False
             _log.warning("Restorations are not kept from here on: %s", error)
 
-    def _fitting(self, path: Path, image: Tensor) -> Entry | None:
-        entry = self._cache.read(path)
-        fits = entry is not None and entry.pixels.shape == (3, *image.shape) and entry.pixels.dtype == torch.uint8
-        return entry if fits else None
+
+def _fitting(cache: RestorationCache, path: Path, image: Tensor) -> Entry | None:
+    entry = cache.read(path)
+    fits = entry is not None and entry.pixels.shape == (3, *image.shape) and entry.pixels.dtype == torch.uint8
+    return entry if fits else None
+
+
+def _bytes(images: Tensor) -> Tensor:
+    return images.mul(255.0).round().clamp(0.0, 255.0).to(torch.uint8)
 
 
 def _restored(entries: list[Entry], images: Tensor) -> Restored:

@@ -231,10 +231,19 @@ def test_the_command_trains_and_its_head_finds_its_restorer(rated, restorer, tmp
     assert len(list((tmp_path / "run/restorations").rglob("*.safetensors"))) == 16
     capsys.readouterr()
     named = ["--scorer", "diff_v2_iqa", "--head", str(out), "--restorer", str(tmp_path / "r.safetensors")]
-    assert main(["score", str(rated.images[0].path), *named, "--json", "-"]) == 0
-    (row,) = json.loads(capsys.readouterr().out)
-    assert row["score"] == pytest.approx(first.value, abs=0.1)
-    assert row["scorer"] == "diff_v2_iqa"
+    monkeypatch.setenv("LATENT_CRITIC_CACHE", str(tmp_path / "user"))
+    mine = ["--restorations", str(tmp_path / "mine")]
+    for more, calls, kept in (
+        (["--restorations", "off"], 4, None), ([], 4, "user/restorations"), ([], 0, "user/restorations"),
+        (mine, 4, "mine"), (mine, 0, "mine"), (["--restorations", "off"], 4, None),
+    ):  # fmt: skip
+        assert main(["score", str(rated.images[0].path), *named, *more, "--json", "-"]) == 0
+        told = capsys.readouterr()
+        (row,) = json.loads(told.out)
+        assert row["score"] == pytest.approx(first.value, abs=1e-4)  # kept or not, as in nodes
+        assert row["scorer"] == "diff_v2_iqa"
+        assert f"1 pictures, {calls} denoiser calls" in told.err
+        assert kept is None or len(list((tmp_path / kept).rglob("*.safetensors"))) == 1
     told = ["benchmark", "--data", "csv", "--root", str(table), "--scale", "0", "5", "--resamples", "20", *named]
     assert main([*told, "--json", str(tmp_path / "figures.json")]) == 0
     (figures,) = json.loads((tmp_path / "figures.json").read_text())
