@@ -118,8 +118,9 @@ class RestorationCache:
             if held <= _LEFT * self._limit:
                 break
             if path != newest:
-                path.unlink(missing_ok=True)
-                held -= size
+                with suppress(PermissionError):  # in use by another process, on Windows: it goes another time
+                    path.unlink(missing_ok=True)
+                    held -= size
         return held
 
 

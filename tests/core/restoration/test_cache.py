@@ -1,6 +1,7 @@
 """Kept restorations: the same values, nothing restored twice, bounded, and sound after a kill."""
 
 import os
+import pathlib
 import signal
 import subprocess
 import sys
@@ -116,6 +117,29 @@ def test_it_stays_below_its_limit_and_drops_the_longest_unused(tmp_path):
     assert sum(path.stat().st_size for path in held) <= 4.5 * size
     assert {paths[0], paths[4]} <= held
     assert paths[1] not in held
+
+
+def test_a_file_in_use_stays_and_harms_nobody(tmp_path, monkeypatch):
+    """Windows does not delete what another process reads: the next one goes in its place."""
+    entry = Entry(torch.zeros(3, 3, 16, 16, dtype=torch.uint8), (0.0, 0.1, 0.2))
+    images = torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    cache = RestorationCache(tmp_path, limit=7000)  # two files and a half
+    paths = [cache.path(image, {}) for image in images]
+    unlink = pathlib.Path.unlink
+
+    def in_use(self, missing_ok=False):
+        if self == paths[0]:
+            raise PermissionError(13, "in use")
+        unlink(self, missing_ok=missing_ok)
+
+    monkeypatch.setattr(pathlib.Path, "unlink", in_use)
+    for age, path in enumerate(paths[:3]):
+        cache.write(path, entry)
+        os.utime(path, (1000 + age, 1000 + age))
+    assert [path.exists() for path in paths[:3]] == [True, False, True]
+    monkeypatch.undo()
+    cache.write(paths[3], entry)
+    assert [path.exists() for path in paths] == [False, False, True, True]
 
 
 @pytest.mark.skipif(os.name != "posix", reason="kill -9")
