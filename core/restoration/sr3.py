@@ -8,8 +8,9 @@ option. Ours: the same noise for every picture of one size, so that neither orde
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,7 @@ import torch
 from torch.nn import functional as F
 
 from ..errors import BadInput
-from ..memory import in_chunks
+from ..memory import in_chunks, is_out_of_memory
 from ..nets.restorer import RestorerNet
 from .contract import Restored, Watch
 from .door import checked, kept_rows
@@ -28,6 +29,7 @@ from .weights import RestorerFacts, digest, load_restorer
 if TYPE_CHECKING:
     from torch import Tensor
 
+_log = logging.getLogger(__name__)
 #: The narrow restorer that comes with the package.
 SHIPPED = Path(__file__).parents[1] / "assets" / "restorer" / "restorer.safetensors"
 #: Pixels of one forward at most, over all rows; memory may make it fewer.
@@ -35,6 +37,9 @@ _PIXELS = 16 * 256 * 256
 #: A clean estimate beyond this many times the range of pixels is no picture any more.
 _DIVERGED = 4.0
 _NOT_FINITE = "the restorer's output held NaN or infinite values (half precision overflowed: try fp32)"
+#: Pixels a side of tiles at least.
+_SMALLEST = 16
+_TOO_LITTLE = "out of memory: not even the smallest tile of it can be restored (close other programs, or use the CPU)"
 _VERSION = 1
 
 
@@ -60,7 +65,7 @@ class Sr3Options:
         inference_levels(self.steps)
         if not 0.0 <= self.eta <= 1.0:
             raise BadInput("eta from 0 to 1", str(self.eta), "1 is ancestral sampling as published, 0 DDIM.")
-        if self.overlap < 0 or self.tile < 2 * self.overlap or self.tile < 16:
+        if self.overlap < 0 or self.tile < 2 * self.overlap or self.tile < _SMALLEST:
             got = f"tile {self.tile}, overlap {self.overlap}"
             raise BadInput("tiles from 16 pixels, twice the overlap or more", got, "The default is 512 and 64.")
 
@@ -103,13 +108,56 @@ class Sr3Restorer:
         pictures, reasons = checked(images)
         weight = self._net.first.weight
         with torch.no_grad():
-            path = _Path(self._net, self.options, 2.0 * pictures.to(weight.device) - 1.0, reasons, watch)
-            states = path.run()
+            made = self._within_memory(2.0 * pictures.to(weight.device) - 1.0, reasons, watch)
+        if made is None:
+            told = tuple(reason or _TOO_LITTLE for reason in reasons)
+            unchanged = pictures[:, None].expand(-1, 3, -1, -1, -1).contiguous()
+            return Restored(unchanged, _kept_noise(self.options.steps), (0,) * len(pictures), told)
+        states, calls, reasons = made
         found = torch.stack(states, 1).mul_(0.5).add_(0.5).clamp_(0.0, 1.0).to(pictures.device)
-        levels = [level for level in inference_levels(self.options.steps) if level.kept is not None]
-        d0, d1, d2 = (level.noise for level in sorted(levels, key=lambda level: level.noise))
-        calls = (path.calls,) * len(pictures)
-        return Restored(kept_rows(found, pictures, reasons), (d0, d1, d2), calls, tuple(reasons))
+        levels = _kept_noise(self.options.steps)
+        return Restored(kept_rows(found, pictures, reasons), levels, (calls,) * len(pictures), tuple(reasons))
+
+    def _within_memory(
+        self, images: Tensor, reasons: list[str | None], watch: Watch | None
+    ) -> tuple[list[Tensor], int, list[str | None]] | None:
+        """d0, d1, d2, calls of each picture, reasons; ``None`` where not even the smallest tiles fit.
+
+        Rows are halved within a run. Where one tile of one row is too much, all begins again in tiles of half the side.
+        """
+        tile: int | None = self.options.tile
+        while tile is not None:
+            told = list(reasons)
+            path = _Path(self._net, replace(self.options, tile=tile), images, told, watch)
+            states = _tried(path)
+            if states is not None:
+                return states, path.calls, told
+            tile = self._smaller(min(tile, max(images.shape[-2:])))
+            if tile is not None:
+                _log.warning("Out of memory with one tile of one picture; beginning again with tiles of %d px.", tile)
+        return None
+
+    def _smaller(self, tile: int) -> int | None:
+        """Half of a tile's side; ``None`` below twice the overlap, where tiles would no more fade into each other."""
+        stride = self._net.shape.stride
+        half = tile // 2 // stride * stride
+        return half if half >= max(_SMALLEST, 2 * self.options.overlap) else None
+
+
+def _tried(path: _Path) -> list[Tensor] | None:
+    """What a run gives, or ``None`` where memory ran out; by then the error keeps no tensors alive."""
+    try:
+        return path.run()
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+    return None
+
+
+def _kept_noise(steps: int) -> tuple[float, float, float]:
+    """Noise levels of d0, d1, d2."""
+    d0, d1, d2 = sorted(level.noise for level in inference_levels(steps) if level.kept is not None)
+    return d0, d1, d2
 
 
 class _Path:

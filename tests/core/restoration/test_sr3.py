@@ -96,6 +96,41 @@ def test_half_precision_is_near():
     assert float((full - half).abs().mean()) < 0.01
 
 
+def test_out_of_memory_takes_smaller_tiles_and_in_the_end_gives_a_reason(monkeypatch):
+    """Every forward of more than ``room`` pixels finds no memory, as on a small GPU: rows are halved, then tiles."""
+    net, pictures, sides = _net(), _pictures(2, 96, 200), []
+    options = Sr3Options(steps=4, eta=0.0, tile=192, overlap=16)
+    whole = Sr3Restorer(net, options).restore(pictures)
+    plain = net.clean
+
+    def within(room):
+        def clean(condition, noisy, signal):
+            if condition.shape[0] * condition.shape[-2] * condition.shape[-1] > room:
+                raise torch.OutOfMemoryError("CUDA out of memory.")
+            sides.append(tuple(condition.shape[-2:]))
+            return plain(condition, noisy, signal)
+
+        return clean
+
+    monkeypatch.setattr(net, "clean", within(60 * 100))
+    found = Sr3Restorer(net, options).restore(pictures)
+    assert set(sides) == {(48, 48)}
+    assert found.reasons == (None, None)
+    assert found.calls == (4 * 3 * 6,) * 2
+    assert float((found.images - whole.images).abs().max()) < 0.02
+    monkeypatch.setattr(net, "clean", within(1))
+    small = Sr3Restorer(net, options).restore(pictures)
+    assert all("out of memory" in reason for reason in small.reasons)
+    torch.testing.assert_close(small.images, pictures[:, None].expand(-1, 3, -1, -1, -1))
+
+    def broken(*_):
+        raise RuntimeError("another fault")
+
+    monkeypatch.setattr(net, "clean", broken)
+    with pytest.raises(RuntimeError, match="another fault"):
+        Sr3Restorer(net, options).restore(pictures)
+
+
 def test_what_cannot_be_restored_gets_a_reason_and_harms_nobody():
     restorer, pictures = Sr3Restorer(_net(), FEW), _pictures()
     broken = pictures.clone()
