@@ -144,7 +144,8 @@ class _Run(RatedRun):
         sides = (self.part.held, self.part.train)
         paths = [image.path for side in sides for image in side]
         mine = paths[self.world.rank :: self.world.size]
-        self.cache.extract(mine, self.tell("restorations"))
+        # A run that has begun goes on with the pictures that it began with.
+        self.cache.extract(mine, self.tell("restorations"), again=not self.file.exists())
         self.world.first(True)  # waits for the others
         unusable = set(self.cache.extract(paths))
         train, held = (tuple(image for image in side if image.path not in unusable) for side in sides[::-1])

@@ -65,8 +65,15 @@ class SeenCache:
         self._files: dict[Path, Path] = {}
         self.noise_levels: tuple[float, ...] = ()
 
-    def extract(self, paths: Sequence[Path], watch: Callable[[int, int], None] | None = None) -> list[Path]:
+    def extract(
+        self, paths: Sequence[Path], watch: Callable[[int, int], None] | None = None, *, again: bool = False
+    ) -> list[Path]:
         """Write the files that are missing or damaged; stopped at any moment, it goes on at the first missing one.
+
+        Args:
+            paths: Pictures.
+            watch: Called with (pictures done, in all); may raise to stop.
+            again: Try pictures once more that could not be used before: their reason may have been the machine's.
 
         Returns:
             Pictures that cannot be used; the log says why.
@@ -83,7 +90,7 @@ class SeenCache:
         for place, path in enumerate(paths):
             file = self._files[path] = self._folder / f"{content_of(path)[:32]}.safetensors"
             told = _read(file)
-            if told is None:
+            if told is None or (again and _REASON in told):
                 told = self._tensors(path)
                 with whole_file(file) as temporary:
                     save_file(told, temporary)

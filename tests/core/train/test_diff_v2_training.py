@@ -165,6 +165,35 @@ def test_what_cannot_be_restored_is_left_out(request_for, restorer, caplog):
     assert caplog.text.count("is left out: too dark") >= 3
 
 
+def test_what_could_not_be_restored_is_tried_again_until_training_begins(request_for, restorer):
+    """A fault of the machine leaves nothing out for ever; a run that has begun keeps its pictures."""
+    request = request_for(steps=2, validate_on=40)
+    means = [float(DiffSettings(side=64).cut(load_image(image.path))[0].pixels.mean()) for image in request.data.images]
+    restorer.refused = sorted(means)[3]
+
+    class Stop(Exception):
+        pass
+
+    def stop(what, done, total, figures):
+        if what == "training":
+            raise Stop
+
+    with pytest.raises(Stop):
+        train_diff_v2(request, restorer, stop)
+    bad = sum(mean < restorer.refused for mean in means)
+    assert (restorer.pictures, bad) == (40, 3)
+    restorer.refused = -1.0
+    result = train_diff_v2(request, restorer)
+    assert restorer.pictures == 43
+    assert result.head.meta.pictures + result.validation["n"] == 40
+    begun = request_for("begun", steps=2)
+    restorer.refused = sorted(means)[3]
+    first = train_diff_v2(begun, restorer)
+    restorer.refused = -1.0
+    assert train_diff_v2(begun, restorer).validation == first.validation
+    assert restorer.pictures == 83
+
+
 def test_a_damaged_file_of_the_cache_is_made_again(request_for, restorer, caplog):
     request = request_for(steps=2)
     train_diff_v2(request, restorer)
