@@ -26,6 +26,12 @@ class Shipped:
         """A JSON file in it."""
         return json.loads(self.read(name))
 
+    @staticmethod
+    def weights_of(run: dict[str, Any]) -> str | None:
+        """The digest of the file behind a logged run, ``None`` where there is none."""
+        settings = run["settings"]
+        return settings.get("weights", settings.get("head"))
+
     def check_card(self) -> None:
         """The card is what its command writes."""
         script = ROOT / ".ci" / "cards.py"
@@ -48,7 +54,7 @@ class Shipped:
             run = last[row["data"], row["split"], row["scorer"]]
             assert (run["srcc"], run["n"]) == (row["srcc"], row["n"])
             if row["scorer"] == scorer:
-                assert run["settings"]["weights"] == weights
+                assert self.weights_of(run) == weights
 
     def check_command(self, training: dict[str, Any], names: str) -> None:
         """The command in the card is the one that made it."""
