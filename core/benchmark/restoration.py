@@ -1,7 +1,7 @@
 """Does a restorer bring damaged pictures nearer to the originals? PSNR and psi, on damage it saw and damage it did not.
 
 Every picture is damaged in every kind at some severities. Figures are means over these, their intervals by
-bootstrapping pictures; gains are paired, restored against damaged.
+bootstrapping their contents; gains are paired, restored against damaged.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Gain:
         n: Damaged pictures.
         missing: Of them without a restoration.
         psnr: Damaged and restored, dB.
-        psnr_gain: In dB, with its 95 % interval over pictures; > 0 is nearer.
+        psnr_gain: In dB, with its 95 % interval over contents; > 0 is nearer.
         psi: Squared distance to the original, damaged and restored.
         psi_gain: By how much it fell, with its interval; > 0 is nearer.
         nearer: Share whose PSNR rose, and whose psi fell.
@@ -61,7 +61,7 @@ class Gain:
 
 @dataclass(frozen=True, slots=True)
 class _Damaged:
-    picture: int
+    content: int
     kind: str
     seen: bool
 
@@ -71,6 +71,7 @@ def measure_restorer(
     restorer: Restorer,
     psi: Psi,
     *,
+    contents: Sequence[str] | None = None,
     trained_on: Sequence[str] = KINDS,
     side: int = 256,
     severities: Sequence[int] = SEVERITIES,
@@ -84,6 +85,8 @@ def measure_restorer(
         pictures: Good pictures that training did not see; of each, the middle ``side`` × ``side`` pixels.
         restorer: Whom to measure.
         psi: Of pixels.
+        contents: Of each picture; what shares one (frames of a video) is drawn together for the intervals. Every
+            picture its own when left out.
         trained_on: The kinds that it saw.
         side: Of the crops.
         severities: Of the damage.
@@ -95,6 +98,9 @@ def measure_restorer(
         BadInput: no pictures, or none as large as the crops.
         UnreadableFile: a picture cannot be read.
     """
+    if contents is not None and len(contents) != len(pictures):
+        raise BadInput(f"{len(pictures)} contents, one per picture", str(len(contents)), "Leave them out.")
+    numbers = range(len(pictures)) if contents is None else [contents.index(content) for content in contents]
     found: list[_Damaged] = []
     values: list[np.ndarray] = []
     kinds = [*KINDS, *HELD_OUT_KINDS]
@@ -104,7 +110,7 @@ def measure_restorer(
             damage = distort if kind in KINDS else held_out_damage
             damaged = torch.stack([damage(clean, kind, severity, seed + place) for severity in severities])
             values.append(_values(clean, damaged, restorer, psi))
-            found += [_Damaged(place, kind, kind in trained_on)] * len(damaged)
+            found += [_Damaged(numbers[place], kind, kind in trained_on)] * len(damaged)
             if watch is not None:
                 watch(place * len(kinds) + number + 1, len(pictures) * len(kinds))
     if not found:
@@ -119,7 +125,7 @@ def measure_restorer(
             if one.kind == name or (name in ("seen", "not seen") and one.seen == seen)
         ]
         if places:
-            owners = [found[at].picture for at in places]
+            owners = [found[at].content for at in places]
             rows.append(_gain(name, seen, table[places], owners, resamples, seed))
     return rows
 

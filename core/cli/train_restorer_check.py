@@ -21,14 +21,19 @@ def add(kinds: Subparsers) -> None:
         kinds,
         "restorer-check",
         "measure a restorer on damage that it saw and on damage that it did not",
-        "PSNR and the judge's psi to the original, damaged and restored, with 95 %% intervals over pictures.",
+        "PSNR and the judge's psi to the original, damaged and restored; 95 %% intervals by pictures or contents.",
     )
     parser.add_argument("--pictures", type=Path, required=True, metavar="DIR", help="the folder that it was trained on")
     parser.add_argument("--restorer", type=Path, metavar="FILE", help="its .safetensors (default: the shipped one)")
     parser.add_argument("--shared", metavar="DIR", help="instead: a diffusion model's folder, or embedded")
     parser.add_argument("--steps", type=int, help="denoiser calls (default: the file's)")
     parser.add_argument("--side", type=int, default=256, help="of the middle crops (default: 256)")
-    parser.add_argument("--limit", type=int, metavar="N", help="at most N held-back pictures")
+    parser.add_argument("--limit", type=int, metavar="N", help="at most N held-back pictures, the first ones")
+    parser.add_argument(
+        "--by-content",
+        action="store_true",
+        help="spread --limit evenly over all of them; intervals draw frames of one video together",
+    )
     parser.add_argument("--json", action="store_true", help="machine-readable")
     parser.add_argument("--device", default="cpu")
     parser.set_defaults(run=run)
@@ -41,9 +46,12 @@ def run(arguments: argparse.Namespace) -> int:
     from ..benchmark.restoration import measure_restorer
     from ..data.distortions import KINDS
     from ..perceptual.judge import JudgePsi
-    from ..train.ldm.pictures import held_back_paths
+    from ..train.ldm.pictures import held_back_paths, some_of
 
-    paths = held_back_paths(arguments.pictures, least=arguments.side)[: arguments.limit]
+    held = held_back_paths(arguments.pictures, least=arguments.side)
+    paths = some_of(list(held), arguments.limit) if arguments.by_content and arguments.limit else [*held]
+    paths = paths[: arguments.limit]
+    contents = [held[path] for path in paths] if arguments.by_content else None
     restorer, trained_on = _restorer(arguments)
     with tqdm(total=len(paths), file=sys.stderr, disable=None, leave=False) as bar:
 
@@ -52,8 +60,9 @@ def run(arguments: argparse.Namespace) -> int:
             bar.refresh()
 
         rows = measure_restorer(
-            paths, restorer, JudgePsi.load(), trained_on=trained_on or KINDS, side=arguments.side, watch=watch
-        )
+            paths, restorer, JudgePsi.load(), contents=contents,
+            trained_on=trained_on or KINDS, side=arguments.side, watch=watch,
+        )  # fmt: skip
     if arguments.json:
         say_json([row.to_dict() for row in rows])
     else:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -21,6 +23,9 @@ from ...images import load_image, picture_size
 MANIFEST = "manifest.json"
 #: Without a manifest one picture in this many is held back.
 _HELD_BACK_SHARE = 10
+#: Number and ending of a picture among several of one name.
+_NUMBER = re.compile(r"-\d+\.\w+$")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,19 +45,23 @@ class Collection:
     held_back: tuple[Picture, ...]
 
 
-def load_collection(folder: Path, least: int, most: int = 768) -> Collection:
+def load_collection(folder: Path, least: int, most: int = 768, every: int = 1) -> Collection:
     """Read a folder; ``manifest.json`` in it, when there, says which pictures are used, shown how, and held back.
 
     Args:
         folder: Where the pictures lie.
         least: Pictures whose shorter side is below this are left out.
         most: Pictures are made this small along the shorter side at most, which bounds memory.
+        every: Of those to train on, the first of every so many, in the manifest's order; the others are not read.
 
     Raises:
         BadInput: fewer than two usable pictures.
         UnreadableFile: a manifest that is no JSON, or a picture that is none.
     """
     rows = _manifest_rows(folder)
+    if every > 1:
+        used = {id(row) for row in [row for row in rows if not row.get("held_back")][::every]}
+        rows = [row for row in rows if row.get("held_back") or id(row) in used]
     train: list[Picture] = []
     held_back: list[Picture] = []
     for row in tqdm(rows, desc="pictures", unit="picture", disable=None):
@@ -66,17 +75,26 @@ def load_collection(folder: Path, least: int, most: int = 768) -> Collection:
     return Collection(tuple(train), tuple(held_back))
 
 
-def held_back_paths(folder: Path, least: int) -> list[Path]:
-    """The pictures of a folder that training never sees, in order, without those of a shorter side below ``least``.
+def held_back_paths(folder: Path, least: int) -> dict[Path, str]:
+    """The pictures of a folder that training never sees → their contents, in order; none smaller than ``least``.
+
+    Frames of one video share a content, and so do pictures that a source numbers (a-1.png, a-2.png). Without a manifest
+    every picture is its own.
 
     Raises:
         UnreadableFile: as :func:`load_collection`.
     """
-    paths = [folder / str(row["file"]) for row in _manifest_rows(folder) if row.get("held_back")]
-    return [path for path in paths if min(picture_size(path)) >= least]
+    found = {folder / str(row["file"]): _content(row) for row in _manifest_rows(folder) if row.get("held_back")}
+    return {path: content for path, content in found.items() if min(picture_size(path)) >= least}
 
 
-def some_of(pictures: Sequence[Picture], count: int) -> Sequence[Picture]:
+def _content(row: Mapping[str, object]) -> str:
+    if "path" not in row:
+        return str(row["file"])
+    return f"{row.get('source', '')}/{_NUMBER.sub('', str(row['path']))}"
+
+
+def some_of(pictures: Sequence[T], count: int) -> Sequence[T]:
     """At most ``count`` pictures, evenly over the sequence, so that each source has its part."""
     if count >= len(pictures):
         return pictures

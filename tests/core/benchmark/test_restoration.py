@@ -1,5 +1,7 @@
 """The report on a restorer: what is compared, apart by what training saw, with intervals."""
 
+import json
+
 import pytest
 import torch
 from latent_critic.core.benchmark.restoration import measure_restorer
@@ -72,6 +74,44 @@ def test_kinds_that_training_left_out_are_not_seen(pictures, originals):
     assert not rows["white_noise"].seen
     assert rows["seen"].n == 2
     assert rows["not seen"].n == 2 * (len(KINDS) - 1 + len(HELD_OUT_KINDS))
+
+
+def test_pictures_of_one_content_are_drawn_together(pictures, originals):
+    """Three frames of one video are one content: drawn again and again, they give the same mean."""
+
+    def ends(contents):
+        rows = _rows(pictures, Halfway(originals), contents=contents)
+        return next(row.psnr_gain for row in rows if row.kinds == "not seen")
+
+    apart, paired, one = ends(None), ends(["a", "b", "a"]), ends(["a", "a", "a"])
+    assert apart[0] == paired[0] == one[0]
+    assert apart == ends(["x", "y", "z"]) != paired
+    assert one == pytest.approx((one[0],) * 3)
+    with pytest.raises(BadInput, match="one per picture"):
+        ends(["a"])
+
+
+@pytest.mark.parametrize("by_content", [False, True])
+def test_the_command_spreads_pictures_and_names_contents(pictures, monkeypatch, tmp_path, by_content):
+    from latent_critic.core.benchmark import restoration
+    from latent_critic.core.cli.main import main
+
+    rows = [
+        {"file": str(path), "source": "web", "path": f"cat-{1 + place // 2}.mp4", "held_back": True}
+        for place, path in enumerate([*pictures, tmp_path / "3.png"])
+    ]
+    to_picture(load_image(pictures[0])).save(tmp_path / "3.png")
+    (tmp_path / "manifest.json").write_text(json.dumps({"pictures": rows}))
+    asked = {}
+    monkeypatch.setattr(
+        restoration, "measure_restorer", lambda paths, *_, contents, **__: asked.update(at=paths, of=contents) or []
+    )
+    more = ["--by-content"] if by_content else []
+    told = ["train", "restorer-check", "--pictures", str(tmp_path), "--side", "32", "--limit", "2", "--json", *more]
+    assert main(told) == 0
+    assert [path.stem for path in asked["at"]] == (["0", "2"] if by_content else ["0", "1"])
+    assert (asked["of"] is None) == (not by_content)
+    assert not by_content or asked["of"][0] == asked["of"][1]
 
 
 def test_pictures_without_a_restoration_are_counted_apart(pictures, originals):

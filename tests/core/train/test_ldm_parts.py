@@ -1,9 +1,12 @@
 """The parts of the training, each against something independent of it."""
 
+import json
+
 import pytest
 import torch
 from latent_critic.core.data.distortions import KINDS
 from latent_critic.core.nets import critic_ldm
+from PIL import Image
 
 
 def test_the_noise_schedule_is_diffusers(ldm, diffusers):
@@ -102,6 +105,31 @@ def test_held_back_pictures_are_not_trained_on(ldm, pictures):
     assert held
     assert not train & held
     assert len(train | held) == 12
+
+
+def test_held_back_pictures_know_their_contents(ldm, tmp_path):
+    """Frames of one video, and pictures that a source numbers, share a content; the spread takes all sources."""
+    listed = [
+        ("examples", "fox.png"), ("kodak", "d/05.png"), ("kodak", "d/10.png"), ("web", "t/cat-1.mp4"),
+        ("web", "t/cat-1.mp4"), ("web", "t/dog-1.png"), ("web", "t/dog-2.png"), ("other", "t/dog-1.png"),
+    ]  # fmt: skip
+    rows = [
+        {"source": source, "path": path, "file": f"{place}.png", "held_back": True}
+        for place, (source, path) in enumerate(listed)
+    ]
+    for row in rows:
+        Image.new("RGB", (40, 40)).save(tmp_path / str(row["file"]))
+    Image.new("RGB", (9, 40)).save(tmp_path / "small.png")
+    small = {**rows[0], "file": "small.png"}
+    (tmp_path / "manifest.json").write_text(json.dumps({"pictures": [*rows, small, {**small, "held_back": False}]}))
+    held = ldm.pictures.held_back_paths(tmp_path, least=32)
+    contents = list(held.values())
+    assert [path.name for path in held] == [row["file"] for row in rows]
+    assert [contents.index(content) for content in contents] == [0, 1, 2, 3, 3, 5, 5, 7]
+    assert [path.stem for path in ldm.pictures.some_of(list(held), 4)] == ["0", "2", "4", "6"]
+    (tmp_path / "manifest.json").unlink()
+    plain = ldm.pictures.held_back_paths(tmp_path, least=1)
+    assert [path.name for path in plain] == list(plain.values())
 
 
 def test_a_share_of_the_levels_is_drawn_where_quality_is_read(ldm):
