@@ -64,6 +64,9 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--inference", type=int, help="steps to restore with, 4 to 50 (default: 50; below 40 by DDIM, else ancestral)"
     )
+    group.add_argument(
+        "--every", type=int, metavar="N", help="take the first of every N training pictures (default: 1)"
+    )
     group.add_argument("--validate-every", type=int, metavar="STEPS")
     group.add_argument("--validate-on", type=int, metavar="N", help="held-back pairs (default: 110)")
     group.add_argument("--seed", type=int, help="(default: 0)")
@@ -106,7 +109,7 @@ def request_of(arguments: argparse.Namespace) -> RestorerRequest:
     told = vars(arguments)
     names = (
         "steps", "minutes", "batch", "rate", "loss", "average", "untouched", "pure", "highest_noise", "own",
-        "inference",
+        "inference", "every",
         "validate_every", "validate_on", "seed", "precision",
     )  # fmt: skip
     given: dict[str, Any] = {name: told[name] for name in names if told[name] is not None}

@@ -191,7 +191,7 @@ class _Run:
 
     def _facts(self, found: dict[str, float]) -> RestorerFacts:
         request, part = self.request, self.pictures
-        names = ("batch", "rate", "falls", "loss", "average", "untouched", "pure", "highest_noise", "own")
+        names = ("batch", "rate", "falls", "loss", "average", "untouched", "pure", "highest_noise", "own", "every")
         training: dict[str, Any] = {name: getattr(request, name) for name in (*names, "seed", "precision")}
         training |= {"step": self.state.step, "steps": request.steps, "kinds": list(request.kinds)}
         training |= {"pictures": len(part.train), "held_back": len(part.held_back), "side": request.shape.native}

@@ -25,7 +25,7 @@ def collection(request: RestorerRequest) -> Collection:
         BadInput: too few pictures that are large enough.
         UnreadableFile: a picture or the manifest cannot be read.
     """
-    return load_collection(request.pictures, request.shape.native + 2 * _MARGIN, request.most)
+    return load_collection(request.pictures, request.shape.native + 2 * _MARGIN, request.most, request.every)
 
 
 def names_digest(found: Collection) -> str:

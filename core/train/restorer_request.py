@@ -23,6 +23,7 @@ class RestorerRequest:
 
     Attributes:
         pictures: Folder of clean pictures, with or without a manifest that says which are held back.
+        every: Of those to train on, the first of every so many, in the manifest's order: 3 takes a third.
         out: The restorer's file.
         run: Folder of the state and the log; the same request goes on where a stopped or killed run ended.
         shape: Of the network; the crops have the shape's native side.
@@ -78,11 +79,12 @@ class RestorerRequest:
     most: int = 384
     seed: int = 0
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    every: int = 1
 
     def __post_init__(self) -> None:
         if self.out.suffix != ".safetensors" or self.out.is_dir():
             raise BadInput("a .safetensors file for the restorer", str(self.out), "Name one.")
-        names = ("steps", "batch", "rate", "clip", "validate_every", "validate_on", "most")
+        names = ("steps", "batch", "rate", "clip", "validate_every", "validate_on", "most", "every")
         wrong = [f"{name} {getattr(self, name)}" for name in names if not getattr(self, name) > 0]
         if wrong:
             raise BadInput("numbers above 0", ", ".join(wrong), "Raise them.")
@@ -105,7 +107,9 @@ class RestorerRequest:
     def digest(self) -> str:
         """What a saved state must have in common with the request that goes on from it."""
         told: dict[str, Any] = asdict(self)
-        for name in ("pictures", "out", "run", "minutes", "save_minutes", "inference", "eta", "precision"):
+        # A saved state knows its pictures by name, whatever chose them.
+        aside = ("pictures", "every", "out", "run", "minutes", "save_minutes", "inference", "eta", "precision")
+        for name in aside:
             del told[name]
         if not self.falls:
             del told["steps"]

@@ -1,5 +1,6 @@
 """Training a restorer: it learns, goes on after a kill, and shares its work between processes."""
 
+import json
 import os
 import signal
 import subprocess
@@ -9,13 +10,15 @@ from dataclasses import replace
 
 import pytest
 import torch
+from latent_critic.core.cli.main import build_parser
+from latent_critic.core.cli.train_restorer import request_of
 from latent_critic.core.errors import BadInput, UnreadableFile
 from latent_critic.core.nets.restorer import RestorerShape
 from latent_critic.core.restoration.weights import load_restorer
 from latent_critic.core.train.descent import rate_at
 from latent_critic.core.train.ldm.pictures import load_collection
 from latent_critic.core.train.restorer import train_restorer
-from latent_critic.core.train.restorer_data import held_back_pairs, pairs
+from latent_critic.core.train.restorer_data import collection, held_back_pairs, pairs
 from latent_critic.core.train.restorer_request import RestorerRequest
 from safetensors.torch import load_file
 
@@ -118,6 +121,29 @@ def test_another_request_or_other_pictures_do_not_go_on(request_for, tmp_path):
     (request.run / "state.safetensors").write_bytes(b"torn")
     with pytest.raises(UnreadableFile):
         train_restorer(request)
+
+
+def test_every_third_picture_in_the_manifests_order(request_for, pictures, tmp_path):
+    """What the shipped restorer's card says: a third of those that are not held back, the held-back ones all."""
+    names = sorted(path.name for path in pictures.iterdir())
+    order = [*names[5:], *names[:5]]
+    rows = [{"file": str(pictures / name), "held_back": place % 4 == 1} for place, name in enumerate(order)]
+    (tmp_path / "listed").mkdir()
+    (tmp_path / "listed/manifest.json").write_text(json.dumps({"pictures": rows}))
+    request = replace(request_for(every=3, steps=1, validate_on=3), pictures=tmp_path / "listed")
+    found = collection(request)
+    trained = [row["file"] for row in rows if not row["held_back"]]
+    assert [picture.name for picture in found.train] == trained[::3]
+    assert [picture.name for picture in found.held_back] == [row["file"] for row in rows if row["held_back"]]
+    train_restorer(request)
+    facts = load_restorer(request.out)[1]
+    assert (facts.training["pictures"], facts.training["every"]) == (len(trained[::3]), 3)
+    with pytest.raises(BadInput, match="same request"):
+        train_restorer(replace(request, every=2))
+    parsed = build_parser().parse_args(
+        ["train", "restorer", "--pictures", "p", "--out", "r.safetensors", "--run", "r", "--every", "3"]
+    )
+    assert request_of(parsed).every == 3
 
 
 def test_the_file_holds_the_averaged_weights(request_for):
