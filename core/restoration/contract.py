@@ -24,7 +24,8 @@ class Restored:
     Attributes:
         images: [N, 3, 3, H, W] in [0, 1], float32: the restored d0, then the two noise-containing d1 and d2, in order
             of growing noise. A row with a reason holds the input three times, or grey where that cannot be read.
-        noise_levels: Of d0, d1, d2, as sqrt(1 - alpha_bar) in [0, 1].
+        noise_levels: Of d0, d1, d2, as sqrt(1 - alpha_bar) in [0, 1]. d0 is the clean estimate made at its level and
+            holds no noise any more; d1 and d2 hold theirs.
         calls: Denoiser calls of each picture, those of all its tiles together; 0 for one out of a cache.
         reasons: Why a row means nothing, or ``None``.
     """
