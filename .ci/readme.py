@@ -15,7 +15,7 @@ import argparse
 import json
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,24 +64,35 @@ def accuracy_table(rows: Iterable[Mapping[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def beside_table(rows: Iterable[Mapping[str, Any]]) -> str:
-    """All scorers on the same pictures: one row a scorer and set, best first, with what it costs."""
+def beside_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """All scorers on the same pictures: a row each, best on the first set first; costs are those on it."""
+    sets = list(dict.fromkeys(row["data"] for row in rows))
+    found = {(row["data"], row["scorer"]): row for row in rows}
+    names = sorted({row["scorer"] for row in rows}, key=lambda name: -found[sets[0], name]["srcc"])
     lines = [
-        "| data | scorer | n | SRCC (95 % interval) | less the judge's, paired | denoiser rows | images/s | spread |",
-        "|---|---|--:|---|---|--:|--:|--:|",
+        f"| scorer | {' | '.join(map(_heading, sets))} | denoiser rows | images/s | spread |",
+        f"|---|{'---|' * len(sets)}--:|--:|--:|",
     ]
-    order = {name: place for place, name in reversed(list(enumerate(row["data"] for row in rows)))}
-    for row in sorted(rows, key=lambda row: (order[row["data"]], -row["srcc"])):
-        against = "–"
-        if row.get("versus") and row["plcc"] is not None:
-            against = f"{row['difference']:+.3f} ({row['difference_low']:+.3f} to {row['difference_high']:+.3f})"
-        interval = f"{row['srcc']:.3f} ({row['srcc_low']:.3f} – {row['srcc_high']:.3f})"
-        spread = "–" if row["noise_spread"] is None else f"{row['noise_spread']:.2f}"
-        speed = "–" if row["images_per_second"] is None else f"{row['images_per_second']:.1f}"
-        calls = f"{row['denoiser_calls'] or 0:g}"
-        cells = (row["data"], f"`{row['scorer']}`", str(row["n"]), interval, against, calls, speed, spread)
-        lines.append(f"| {' | '.join(cells)} |")
+    for name in names:
+        first = found[sets[0], name]
+        cells = [_figure(found[data, name]) for data in sets]
+        costs = (
+            f"{first['denoiser_calls'] or 0:g}",
+            f"{first['images_per_second']:.1f}",
+            f"{first['noise_spread']:.2f}",
+        )
+        lines.append(f"| `{name}` | {' | '.join([*cells, *costs])} |")
     return "\n".join(lines)
+
+
+def _heading(data: str) -> str:
+    return "ladders: the score falls" if data == "ladders" else f"{data}: SRCC"
+
+
+def _figure(row: Mapping[str, Any]) -> str:
+    if row.get("share") is None:
+        return f"{row['srcc']:.3f} ({row['srcc_low']:.3f} – {row['srcc_high']:.3f})"
+    return f"{row['share']:.1%} ({row['share_low']:.1%} – {row['share_high']:.1%})"
 
 
 def _family(backbone: str) -> str:
