@@ -228,7 +228,7 @@ def test_academic_weights_may_not_teach(tmp_path):
 @pytest.mark.parametrize(
     ("text", "model", "words"),
     [
-        ("musiq", "embedded", "out of judge"), ("lgdm", "embedded", "lgdm=FILE"), ("dp_iqa", "a folder", "dp_iqa=FILE"),
+        ("musiq", "embedded", "out of judge"), ("lgdm", "a folder", "lgdm=FILE"), ("dp_iqa", "a folder", "dp_iqa=FILE"),
         ("zero_shot=a.safetensors", "embedded", "zero_shot alone"),
     ],
 )  # fmt: skip
