@@ -158,7 +158,7 @@ def test_a_list_names_files_and_missing_ones_get_a_reason(cli, scorer, greys, tm
         (["nowhere.png"], "no such file or folder"),
         (["{empty}"], "pictures in the folder"),
         (["{pics}", "--scorer", "no_such"], "a method of"),
-        (["{pics}", "--scorer", "lgdm", "--model", "mine"], "Name its file with --head; latent-critic fit-head makes one"),
+        (["{pics}", "--scorer", "lgdm", "--model", "mine"], "with --head; latent-critic fit-head makes one"),
         (["{pics}", "--scorer", "dp_iqa", "--model", "mine"], "latent-critic train dp-iqa makes one"),
         (["{pics}", "--scorer", "genziqa", "--model", "mine"], "latent-critic train genziqa makes one"),
         (["{pics}", "--scorer", "lgdm", "--head", "gone.safetensors"], "gone.safetensors"),
