@@ -129,7 +129,11 @@ def _once(path: Path, layout: Layout, work: Callable[[sqlite3.Connection], T], t
     except OSError as error:
         raise UnwritableFile(f"to make {path.parent}", error.strerror or str(error), "Check its rights.") from error
     with closing(sqlite3.connect(path, timeout=timeout, isolation_level=None)) as db:
-        if not _is_ours(db, path, layout):
+        # In one transaction: between two questions another process may lay the file out.
+        db.execute("BEGIN")
+        laid_out = _is_ours(db, path, layout)
+        db.execute("COMMIT")
+        if not laid_out:
             _prepare(db, layout)
         db.execute("BEGIN IMMEDIATE")
         try:

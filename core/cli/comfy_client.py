@@ -15,6 +15,9 @@ from ..errors import BadInput, LatentCriticError
 from ..files import whole_file
 from .buckets import free_name
 
+#: How often a running prompt is asked to stop, and how many seconds apart.
+_STOPS, _PAUSE_OF_STOPS = 20, 0.5
+
 
 class WorkflowFailed(LatentCriticError):
     """ComfyUI refused a workflow, or a node of it failed."""
@@ -66,11 +69,17 @@ class ComfyClient:
             time.sleep(pause)
 
     def stop(self, prompt_id: str) -> None:
-        """Take a prompt out of the queue, and interrupt it when it is the one that runs."""
+        """Take a prompt out of the queue, and interrupt it when it is the one that runs.
+
+        Asked again until it is gone: ComfyUI forgets an interrupt that comes while a prompt is just beginning.
+        """
         self.post("/queue", {"delete": [prompt_id]})
-        running = self.get("/queue").get("queue_running", [])
-        if any(prompt_id in item for item in running):
+        for _ in range(_STOPS):
+            running = self.get("/queue").get("queue_running", [])
+            if not any(prompt_id in item for item in running):
+                return
             self.post("/interrupt", {"prompt_id": prompt_id})
+            time.sleep(_PAUSE_OF_STOPS)
 
     def download(self, entry: Mapping[str, Any], folder: Path) -> list[Path]:
         """Fetch every file that a prompt's nodes report; previews go to ``preview/``. Nothing is overwritten."""

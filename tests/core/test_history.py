@@ -343,3 +343,24 @@ def test_a_home_folder_of_nobody_is_refused_clearly(monkeypatch, tmp_path):
     monkeypatch.setenv(VARIABLE, "~nobody-of-this-name/h.sqlite")
     with pytest.raises(BadInput, match="home folder"):
         location(tmp_path)
+
+
+def test_a_file_that_another_process_lays_out_between_two_questions(tmp_path, monkeypatch):
+    """Whose file it is has to be asked of one state of it."""
+    path = tmp_path / "new.sqlite"
+    layout = database.Layout(application=7, version=1, schema=("CREATE TABLE rows (value)",))
+    connect, others = sqlite3.connect, []
+
+    class Raced(sqlite3.Connection):
+        def execute(self, sql, *values):
+            if "sqlite_master" in sql and not others:
+                others.append(connect(path, timeout=0, isolation_level=None))
+                try:
+                    database._lay_out(others[0], layout)
+                except sqlite3.OperationalError:
+                    others[0].close()  # a reader holds the file as it is
+            return super().execute(sql, *values)
+
+    monkeypatch.setattr(database.sqlite3, "connect", lambda *given, **named: connect(*given, factory=Raced, **named))
+    assert database.transact(path, layout, lambda db: db.execute("SELECT count(*) FROM rows").fetchone()[0]) == 0
+    assert others

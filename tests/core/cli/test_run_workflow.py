@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -127,9 +128,12 @@ def test_a_failing_node_is_named(cli, comfyui_server, workflow, tmp_path):
 @pytest.mark.host
 def test_ctrl_c_ends_the_prompt_on_the_server(cli, comfyui_server, sd15_checkpoint, workflow, monkeypatch):
     client = ComfyClient(comfyui_server.url)
-    running = []
+    running, pause = [], time.sleep
 
-    def sleep(_):
+    def sleep(seconds):
+        if running:
+            pause(seconds)
+            return
         queue = client.get("/queue")
         running[:] = [item[1] for item in queue["queue_running"]]
         if running:
@@ -141,6 +145,22 @@ def test_ctrl_c_ends_the_prompt_on_the_server(cli, comfyui_server, sd15_checkpoi
     assert code == 130, err
     entry = client.wait(running[0])
     assert "interrupted" in failure_of(entry)
+
+
+def test_an_interrupt_that_is_forgotten_is_sent_again(monkeypatch):
+    """ComfyUI drops one that comes while a prompt begins."""
+    looks, sent = [1, 1, 1, 0], []
+
+    class Forgetful(ComfyClient):
+        def get(self, path):
+            return {"queue_running": [[0, "mine"]] * looks.pop(0)}
+
+        def post(self, path, payload):
+            sent.append(path)
+
+    monkeypatch.setattr(comfy_client.time, "sleep", lambda _: None)
+    Forgetful("here:1").stop("mine")
+    assert sent == ["/queue", *["/interrupt"] * 3]
 
 
 @pytest.mark.host
