@@ -119,15 +119,16 @@ def measure_restorer(
     groups = [("seen", True), ("not seen", False), *((kind, kind in trained_on) for kind in kinds)]
     rows = []
     for name, seen in groups:
-        places = [
-            at
-            for at, one in enumerate(found)
-            if one.kind == name or (name in ("seen", "not seen") and one.seen == seen)
-        ]
+        places = [at for at, one in enumerate(found) if _is_in(one, name, seen)]
         if places:
             owners = [found[at].content for at in places]
             rows.append(_gain(name, seen, table[places], owners, resamples, seed))
     return rows
+
+
+def _is_in(one: _Damaged, name: str, seen: bool) -> bool:
+    """Whether a damaged picture belongs to a row: of its kind, or of all kinds that were seen or not."""
+    return one.kind == name or (name in ("seen", "not seen") and one.seen == seen)
 
 
 def _middle(image: Tensor, side: int) -> Tensor:
