@@ -62,7 +62,13 @@ def fill(module: nn.Module, weights: dict[str, Tensor]) -> None:
             f"others, such as {sorted(own ^ set(weights))[0]}",
             "Take all files from one training run.",
         )
-    module.load_state_dict(weights, strict=False)
+    try:
+        module.load_state_dict(weights, strict=False)
+    except RuntimeError as error:
+        got = str(error).splitlines()[-1].strip()
+        raise BadInput(
+            f"weights of the sizes of this {type(module).__name__}", got, "Take all files from one training run."
+        ) from error
 
 
 def make_tokenizer(merges: list[str]) -> CLIPTokenizer:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch import Tensor
 from ...errors import UnreadableFile
 from ...files import whole_file, write_text
 from ...nets import critic_ldm
-from .models import FactorisedEmbedding, Networks, part_weights
+from .models import FactorisedEmbedding, Networks, part_weights, sizes_in
 
 RECORD = "training.json"
 _SCHEDULER = {
@@ -49,7 +50,7 @@ _TOKENIZER = {
 
 
 def write_bundle(networks: Networks, folder: Path, merges: list[str], record: dict[str, Any]) -> None:
-    """Write the three networks (fp16), tokenizer and scheduler, and how far the training has come."""
+    """Write the three networks (fp16), tokenizer and scheduler; into the record also :func:`described`."""
     for part in critic_ldm.PARTS:
         module = networks.part(part)
         _write_weights(part_weights(module), critic_ldm.weight_file(folder, part))
@@ -58,7 +59,17 @@ def write_bundle(networks: Networks, folder: Path, merges: list[str], record: di
     _write_json(folder / "tokenizer" / "tokenizer_config.json", _TOKENIZER)
     _write_json(folder / "scheduler" / "scheduler_config.json", _SCHEDULER)
     _write_json(folder / "model_index.json", _INDEX)
-    _write_json(folder / RECORD, record)
+    _write_json(folder / RECORD, record | described(networks))
+
+
+def described(networks: Networks) -> dict[str, Any]:
+    """``sizes``, as :class:`.settings.Architecture` names them, and stored ``parameters`` by part; plain JSON."""
+    sizes = asdict(sizes_in(*(_part_config(networks, part) for part in critic_ldm.PARTS)))
+    parts = {part: part_weights(networks.part(part)).values() for part in critic_ldm.PARTS}
+    return {
+        "sizes": {**sizes, "unet_channels": list(sizes["unet_channels"])},
+        "parameters": {part: sum(tensor.numel() for tensor in weights) for part, weights in parts.items()},
+    }
 
 
 def read_record(folder: Path) -> dict[str, Any]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
@@ -140,12 +142,9 @@ def part_weights(module: nn.Module) -> dict[str, Tensor]:
     return {name if name.startswith(_PREFIX) else _PREFIX + name: tensor for name, tensor in weights.items()}
 
 
-def load(folder: Path) -> Networks:
-    """Networks of a model folder, in fp32, the embedding still in two factors."""
-    vae = critic_ldm.read_config(folder, "vae")
-    unet = critic_ldm.read_config(folder, "unet")
-    text = critic_ldm.read_config(folder, "text_encoder")
-    sizes = Architecture(
+def sizes_in(vae: Mapping[str, Any], unet: Mapping[str, Any], text: Mapping[str, Any]) -> Architecture:
+    """The sizes that the three parts' configurations tell."""
+    return Architecture(
         latent_channels=vae["latent_channels"],
         autoencoder_width=vae["encoder_block_out_channels"][0],
         unet_channels=tuple(unet["block_out_channels"]),
@@ -156,6 +155,11 @@ def load(folder: Path) -> Networks:
         embedding_rank=text["embedding_rank"],
         native_size=8 * unet["sample_size"],
     )
+
+
+def load(folder: Path) -> Networks:
+    """Networks of a model folder, in fp32, the embedding still in two factors."""
+    sizes = sizes_in(*(critic_ldm.read_config(folder, part) for part in critic_ldm.PARTS))
     networks = build(sizes, seed=0)
     for part in critic_ldm.PARTS:
         fill(networks.part(part), critic_ldm.read_stored(folder, part))

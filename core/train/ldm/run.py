@@ -10,13 +10,14 @@ import torch
 from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
 from torch import nn
 
+from ...errors import BadInput
 from ...files import write_text
 from ...hosts.diffusers.embedded import fill, make_tokenizer
 from ...nets import critic_ldm
 from . import loop
 from . import state as states
 from .autoencoder import AutoencoderTask
-from .bundle import RECORD, read_record, write_bundle
+from .bundle import RECORD, described, read_record, write_bundle
 from .denoiser import DenoiserTask
 from .measure import latent_spread, reconstruction_psnr
 from .models import Networks, build, load
@@ -35,7 +36,7 @@ def train_ldm(request: Request) -> dict[str, Any]:
         Steps in all, steps per second, the last loss, and (autoencoder) PSNR on the held-back pictures.
 
     Raises:
-        BadInput: too few pictures, or settings that do not fit.
+        BadInput: too few pictures, settings that do not fit, or a run that was begun with other sizes.
         UnreadableFile: a damaged picture, state or model folder.
     """
     collection = load_collection(request.pictures, least=request.size)
@@ -93,9 +94,21 @@ def _prepare(request: Request, networks: Networks, record: dict[str, Any]) -> St
         module.requires_grad_(False)
     made = int(record[request.stage]["steps"])
     state = states.begin(trained, frozen, made, _DECAY[request.stage])
+    sizes = described(networks)["sizes"] if request.stage == "denoiser" else {}
     if state_file(request).exists():
+        _check_sizes(states.notes_of(state_file(request)).get("sizes", sizes), sizes)
         states.restore(state, state_file(request))
+    state.notes |= {"sizes": sizes} if sizes else {}
     return state
+
+
+def _check_sizes(begun: dict[str, Any], sizes: dict[str, Any]) -> None:
+    """By name, not by weight; and other numbers of heads fit the same weights, but make another network."""
+    other = [name for name in sizes if begun.get(name, sizes[name]) != sizes[name]]
+    if other:
+        expected, got = (", ".join(f"{name} {told[name]}" for name in other) for told in (begun, sizes))
+        remedy = "Give the sizes that the run was begun with (--from-scratch, …), or name another run folder."
+        raise BadInput(f"the run's own {expected}", got, remedy)
 
 
 def _averaged(networks: Networks, state: State) -> Networks:

@@ -16,7 +16,11 @@ class Architecture:
     """Sizes of the three networks. The defaults are those of the shipped model.
 
     The autoencoder has TAESD's fixed shape (64 channels, 8 times down), because that is the one small shape which both
-    hosts load by themselves; U-Net channels are multiples of 32, because ComfyUI's U-Net has 32 groups per norm.
+    hosts load by themselves; U-Net channels are multiples of 32, because ComfyUI's U-Net has 32 groups per norm, and of
+    the first, because it counts them in multiples of it.
+
+    Raises:
+        BadInput: sizes that make no network, or one that ComfyUI cannot load.
     """
 
     latent_channels: int = 8
@@ -28,6 +32,19 @@ class Architecture:
     text_heads: int = 4
     embedding_rank: int = 16
     native_size: int = 256
+
+    def __post_init__(self) -> None:
+        if not self.unet_channels or any(width < 32 or width % 32 for width in self.unet_channels):
+            raise BadInput("U-Net channels in multiples of 32", str(self.unet_channels), "Use 64, 96, 128, …")
+        if any(width % self.unet_channels[0] for width in self.unet_channels):
+            remedy = "Use for example 96 192 192: ComfyUI loads no others."
+            raise BadInput("U-Net channels in multiples of the first", str(self.unet_channels), remedy)
+        if min(self.unet_heads, self.text_width, self.text_layers) < 1:
+            got = f"{self.unet_heads} heads, text width {self.text_width}, {self.text_layers} text layers"
+            raise BadInput("heads, text width and text layers of at least 1", got, "Raise them.")
+        if any(width % self.unet_heads for width in self.unet_channels) or self.text_width % self.text_heads:
+            got = f"{self.unet_channels} by {self.unet_heads}, text {self.text_width} by {self.text_heads}"
+            raise BadInput("widths that the heads divide", got, "Choose other widths or heads.")
 
 
 @dataclass(frozen=True, slots=True)

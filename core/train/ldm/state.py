@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ...errors import UnreadableFile
+from ...errors import BadInput, UnreadableFile
 from ...files import whole_file
 
 FORMAT = 1
@@ -91,19 +92,56 @@ def restore(state: State, path: Path) -> None:
     """Fill a fresh state of the same architecture from a file.
 
     Raises:
-        UnreadableFile: no state file, a damaged one, or one of another architecture.
+        BadInput: a state of networks of other sizes.
+        UnreadableFile: no state file, or a damaged one.
     """
-    try:
+    with _readable(path):
         told, tensors = _read(path)
-        for part, module in (state.trained | state.frozen).items():
-            module.load_state_dict(_under(tensors, f"weights/{part}/"))
-        for name, parameter in state.names():
-            state.average[name] = tensors[f"average/{name}"].to(parameter.device)
-            _restore_adam(state, name, parameter, tensors)
+        misfit = _misfit(state, tensors)
+        if misfit is None:
+            _fill(state, tensors)
+    if misfit is not None:
+        remedy = "Go on with the settings that the run was begun with, or name another run folder."
+        raise BadInput(f"networks of the sizes in {path}", misfit, remedy)
+    state.step, state.first, state.notes = int(told["step"]), int(told["first"]), dict(told["notes"])
+
+
+def notes_of(path: Path) -> dict[str, Any]:
+    """A state file's notes alone.
+
+    Raises:
+        UnreadableFile: no state file, or a damaged one.
+    """
+    with _readable(path), safe_open(path, framework="pt") as file:
+        return dict(_told(file)["notes"])
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
     except (OSError, SafetensorError, ValueError, KeyError, RuntimeError) as error:
         remedy = "Name another run folder, or delete this file to begin again."
         raise UnreadableFile(f"a training state at {path}", f"{type(error).__name__}: {error}", remedy) from error
-    state.step, state.first, state.notes = int(told["step"]), int(told["first"]), dict(told["notes"])
+
+
+def _misfit(state: State, tensors: Mapping[str, Tensor]) -> str | None:
+    """The first weight that is not the same here and in the file."""
+    for part, module in (state.trained | state.frozen).items():
+        own = {name: list(tensor.shape) for name, tensor in module.state_dict().items()}
+        held = {name: list(tensor.shape) for name, tensor in _under(tensors, f"weights/{part}/").items()}
+        for name in (*own, *held):
+            if own.get(name) != held.get(name):
+                return f"{part}/{name} {own.get(name, 'absent')}, there {held.get(name, 'absent')}"
+    return None
+
+
+def _fill(state: State, tensors: Mapping[str, Tensor]) -> None:
+    for part, module in (state.trained | state.frozen).items():
+        module.load_state_dict(_under(tensors, f"weights/{part}/"))
+    for name, parameter in state.names():
+        state.average[name] = tensors[f"average/{name}"].to(parameter.device)
+        _restore_adam(state, name, parameter, tensors)
 
 
 def _restore_adam(state: State, name: str, parameter: nn.Parameter, tensors: Mapping[str, Tensor]) -> None:
@@ -126,10 +164,14 @@ def averaged_part(path: Path, part: str) -> dict[str, Tensor]:
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     with safe_open(path, framework="pt") as file:
-        told = json.loads((file.metadata() or {})["latent_critic"])
-        if told["format"] != FORMAT:
-            raise ValueError(f"format {told['format']}, this version reads {FORMAT}")
-        return told, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+        return _told(file), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+
+
+def _told(file: Any) -> dict[str, Any]:
+    told = json.loads((file.metadata() or {})["latent_critic"])
+    if told["format"] != FORMAT:
+        raise ValueError(f"format {told['format']}, this version reads {FORMAT}")
+    return told
 
 
 def _under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
