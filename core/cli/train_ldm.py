@@ -44,6 +44,9 @@ def _add_ldm(kinds: Subparsers) -> None:
     parser.add_argument("--pool-steps", type=int, default=500, help="denoiser: steps with one pool")
     parser.add_argument("--low-noise", type=float, default=0.4, help="denoiser: share of rows from t < 200 alone")
     parser.add_argument("--measured", type=int, default=24, help="held-back pictures to measure on (default: 24)")
+    parser.add_argument(
+        "--memory", type=float, default=2.0, metavar="GB", help="of pictures; the rest is read again (default: 2)"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cpu", help="cpu, cuda (default: cpu)")
     parser.add_argument("--precision", choices=("auto", "bf16", "fp32"), default="auto")

@@ -146,12 +146,13 @@ def sample(pipeline: StableDiffusionPipeline, captions: Sequence[str], request: 
 def _neighbours(
     samples: Tensor, captions: list[str], held: Sequence[Picture], collection: Collection, request: CheckRequest
 ) -> dict[str, Any]:
-    crops, places = _training_crops(collection.train)
-    nearest, where = _nearest(samples, crops)
-    reference, _ = _nearest(centre_views(held, request.size), crops)
-    found = torch.stack([crops[place] for place in where])
-    rows = torch.cat([F.interpolate(samples, size=(128, 128), mode="area"), F.interpolate(found, size=(128, 128))])
-    words = [*captions, *(f"{value:.2f} {places[i]}" for value, i in zip(nearest, where, strict=True))]
+    found = _nearest(torch.cat([samples, centre_views(held, request.size)]), collection.train)
+    values, count = found.values, len(samples)
+    nearest, reference = values[:count], values[count:]
+    rows = torch.cat(
+        [F.interpolate(samples, size=(128, 128), mode="area"), F.interpolate(found.crops[:count], size=(128, 128))]
+    )
+    words = [*captions, *(f"{value:.2f} {name}" for value, name in zip(nearest, found.names, strict=False))]
     _write_sheet(rows, words, request.out / "neighbours.jpg", columns=len(captions))
     return {
         "nearest": [round(value, 3) for value in nearest],
@@ -159,19 +160,15 @@ def _neighbours(
     }
 
 
-def _training_crops(pictures: Sequence[Picture]) -> tuple[Tensor, list[str]]:
-    """Square windows of three sizes in every picture, as small as the comparison is made, and their pictures' names."""
+def _crops(picture: Picture) -> Tensor:
+    """Square windows of three sizes, as small as the comparison is made, and mirrored: [N, 3, side, side]."""
+    pixels = picture.pixels.to(torch.float32) / 255.0
     crops: list[Tensor] = []
-    names: list[str] = []
-    for picture in pictures:
-        pixels = picture.pixels.to(torch.float32) / 255.0
-        for share in (1.0, 0.7, 0.5):
-            side = int(min(pixels.shape[1:]) * share)
-            for window in _windows(pixels, side):
-                small = F.interpolate(window[None], size=(_SIDE, _SIDE), mode="bilinear", antialias=True)[0]
-                crops += [small, small.flip(-1)]
-                names += [picture.name, picture.name]
-    return torch.stack(crops), names
+    for share in (1.0, 0.7, 0.5):
+        for window in _windows(pixels, int(min(pixels.shape[1:]) * share)):
+            small = F.interpolate(window[None], size=(_SIDE, _SIDE), mode="bilinear", antialias=True)[0]
+            crops += [small, small.flip(-1)]
+    return torch.stack(crops)
 
 
 def _windows(pixels: Tensor, side: int) -> list[Tensor]:
@@ -183,11 +180,28 @@ def _windows(pixels: Tensor, side: int) -> list[Tensor]:
     return [pixels[:, top : top + side, left : left + side] for top in tops for left in lefts]
 
 
-def _nearest(images: Tensor, crops: Tensor) -> tuple[list[float], list[int]]:
+@dataclass(frozen=True, slots=True)
+class _Neighbours:
     """Of each image the highest correlation with a crop (1 is the same picture but for brightness), and which."""
+
+    values: list[float]
+    names: list[str]
+    crops: Tensor
+
+
+def _nearest(images: Tensor, pictures: Sequence[Picture]) -> _Neighbours:
+    """One picture's crops at a time, so that a folder of any size fits into memory."""
     small = F.interpolate(images, size=(_SIDE, _SIDE), mode="bilinear", antialias=True)
-    best = (_unit(small) @ _unit(crops).T).max(dim=1)
-    return best.values.tolist(), best.indices.tolist()
+    wanted = _unit(small)
+    values, names = torch.full((len(images),), -torch.inf), [""] * len(images)
+    nearest = torch.zeros_like(small)
+    for picture in tqdm(pictures, desc="neighbours", unit="picture", disable=None):
+        crops = _crops(picture)
+        best = (wanted @ _unit(crops).T).max(dim=1)
+        for place in (best.values > values).nonzero().flatten().tolist():
+            names[place], nearest[place] = picture.name, crops[best.indices[place]]
+        values = torch.maximum(values, best.values)
+    return _Neighbours(values.tolist(), names, nearest)
 
 
 def _unit(images: Tensor) -> Tensor:

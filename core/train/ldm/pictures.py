@@ -1,4 +1,4 @@
-"""A folder of pictures in memory, and crops of it at several scales, the same for one seed and step."""
+"""A folder of pictures, and crops of it at several scales, the same for one seed and step."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import TypeVar
@@ -18,7 +18,8 @@ from tqdm import tqdm
 
 from ...errors import BadInput, UnreadableFile
 from ...image_files import find_images
-from ...images import load_image, picture_size
+from ...images import picture_size
+from .kept import KEPT_BYTES, Kept
 
 MANIFEST = "manifest.json"
 #: Without a manifest one picture in this many is held back.
@@ -30,11 +31,21 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """One picture: uint8 [3, H, W], its file name and what the source says that it shows ("" when nothing)."""
+    """One picture: its file name and what the source says that it shows ("" when nothing); pixels when asked for."""
 
     name: str
-    pixels: Tensor
+    path: Path
+    kept: Kept = field(repr=False, compare=False)
     content: str = ""
+
+    @property
+    def pixels(self) -> Tensor:
+        """uint8 [3, H, W]; out of memory or read again, see :class:`.kept.Kept`. Hold it where it is used twice.
+
+        Raises:
+            UnreadableFile: the file cannot be read (any more).
+        """
+        return self.kept.pixels(self.path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,17 +56,20 @@ class Collection:
     held_back: tuple[Picture, ...]
 
 
-def load_collection(folder: Path, least: int, most: int = 768, every: int = 1) -> Collection:
-    """Read a folder; ``manifest.json`` in it, when there, says which pictures are used, shown how, and held back.
+def load_collection(folder: Path, least: int, most: int = 768, every: int = 1, memory: int = KEPT_BYTES) -> Collection:
+    """List a folder; ``manifest.json`` in it, when there, says which pictures are used, shown how, and held back.
+
+    Sizes come from the files' headers: nothing is decoded before it is drawn, and ``memory`` bounds what stays.
 
     Args:
         folder: Where the pictures lie.
         least: Pictures whose shorter side is below this are left out.
-        most: Pictures are made this small along the shorter side at most, which bounds memory.
+        most: Pictures are made this small along the shorter side at most.
         every: Of those to train on, the first of every so many, in the manifest's order; the others are not read.
+        memory: Bytes of decoded pixels that are kept; the rest is read again when it is drawn.
 
     Raises:
-        BadInput: fewer than two usable pictures.
+        BadInput: no picture to train on or to hold back, or a negative memory.
         UnreadableFile: a manifest that is no JSON, or a picture that is none.
     """
     rows = _manifest_rows(folder)
@@ -64,10 +78,11 @@ def load_collection(folder: Path, least: int, most: int = 768, every: int = 1) -
         rows = [row for row in rows if row.get("held_back") or id(row) in used]
     train: list[Picture] = []
     held_back: list[Picture] = []
+    kept = Kept(most, memory)
     for row in tqdm(rows, desc="pictures", unit="picture", disable=None):
-        pixels = _shrunk(load_image(folder / str(row["file"])), most)
-        if min(pixels.shape[1:]) >= least:
-            picture = Picture(str(row["file"]), (pixels * 255).round().to(torch.uint8), str(row.get("content", "")))
+        path = folder / str(row["file"])
+        if min(most, *picture_size(path)) >= least:
+            picture = Picture(str(row["file"]), path, kept, str(row.get("content", "")))
             (held_back if row.get("held_back") else train).append(picture)
     if not train or not held_back:
         got = f"{len(train)} to train on and {len(held_back)} held back in {folder}"
@@ -112,15 +127,6 @@ def _manifest_rows(folder: Path) -> Sequence[Mapping[str, object]]:
     ranked = sorted(names, key=lambda name: sha256(name.encode()).hexdigest())
     held = set(ranked[: math.ceil(len(names) / _HELD_BACK_SHARE)])
     return [{"file": name, "held_back": name in held} for name in names]
-
-
-def _shrunk(pixels: Tensor, most: int) -> Tensor:
-    height, width = pixels.shape[1:]
-    factor = most / min(height, width)
-    if factor >= 1:
-        return pixels
-    size = (round(height * factor), round(width * factor))
-    return F.interpolate(pixels[None], size=size, mode="bilinear", antialias=True)[0].clamp(0, 1)
 
 
 def step_generator(seed: int, *place: int) -> torch.Generator:

@@ -39,7 +39,7 @@ def train_ldm(request: Request) -> dict[str, Any]:
         BadInput: too few pictures, settings that do not fit, or a run that was begun with other sizes.
         UnreadableFile: a damaged picture, state or model folder.
     """
-    collection = load_collection(request.pictures, least=request.size)
+    collection = load_collection(request.pictures, least=request.size, memory=request.kept_bytes)
     networks, record = _starting_point(request)
     state = _prepare(request, networks, record)
     task: loop.Task

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -74,6 +75,7 @@ class Request:
         precision: ``bf16`` runs under autocast, ``fp32`` does not; ``auto`` is bf16 on a GPU.
         save_minutes: Minutes between two saves of the state.
         measured: Held-back pictures that the autoencoder is measured on at the end.
+        memory: GB of decoded pictures to keep; what does not fit is read again when it is drawn.
         architecture: Sizes, used only when beginning from random weights.
     """
 
@@ -99,6 +101,7 @@ class Request:
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     save_minutes: float = 2.0
     measured: int = 24
+    memory: float = 2.0
     architecture: Architecture = Architecture()
 
     def __post_init__(self) -> None:
@@ -109,9 +112,15 @@ class Request:
         if self.batch < 1 or self.pool < self.batch or self.minutes <= 0:
             got = f"batch {self.batch}, pool {self.pool}, minutes {self.minutes}"
             raise BadInput("batch ≥ 1, pool ≥ batch, minutes > 0", got, "Raise them.")
-
+        if not 0 <= self.memory < math.inf:
+            raise BadInput("a memory of 0 GB or more", str(self.memory), "0 reads every picture again each time.")
         if not 0 <= self.low_noise <= 1:
             raise BadInput("a share from 0 to 1", f"low_noise {self.low_noise}", "0 draws all levels alike.")
+
+    @property
+    def kept_bytes(self) -> int:
+        """``memory`` in bytes."""
+        return int(self.memory * 1024**3)
 
     @property
     def autocast(self) -> bool:

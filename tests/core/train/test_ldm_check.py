@@ -37,11 +37,19 @@ def test_the_command_line_trains_checks_and_writes(model, pictures, tmp_path, di
 def test_a_training_picture_is_found_among_the_crops(ldm, pictures, diffusers):
     from latent_critic.core.train.ldm import check
 
-    collection = ldm.pictures.load_collection(pictures, least=32)
-    crops, names = check._training_crops(collection.train)
-    nearest, where = check._nearest(ldm.pictures.centre_views(collection.train, 48), crops)
-    assert min(nearest) > 0.98
-    assert [names[place] for place in where] == [picture.name for picture in collection.train]
-    _, mirrored = check._nearest(ldm.pictures.centre_views(collection.train, 48).flip(-1), crops)
-    assert [names[place] for place in mirrored] == [picture.name for picture in collection.train]
-    assert torch.equal(check._unit(crops[:2]).norm(dim=1).round(decimals=4), torch.ones(2))
+    train = ldm.pictures.load_collection(pictures, least=32, memory=0).train
+    names = [picture.name for picture in train]
+    for views in (ldm.pictures.centre_views(train, 48), ldm.pictures.centre_views(train, 48).flip(-1)):
+        found = check._nearest(views, train)
+        assert min(found.values) > 0.98
+        assert found.names == names
+        small = torch.nn.functional.interpolate(views, size=found.crops.shape[2:], mode="bilinear", antialias=True)
+        assert float((found.crops - small).abs().max()) < 0.1
+    unit = check._unit(found.crops)
+    assert torch.equal(unit.norm(dim=1).round(decimals=4), torch.ones(len(train)))
+    every = torch.cat([check._crops(picture) for picture in train])
+    draw = torch.rand(3, 3, 24, 24, generator=torch.Generator().manual_seed(0))
+    correlations = torch.tensor(
+        [[torch.corrcoef(torch.stack([a.flatten(), b.flatten()]))[0, 1] for b in every] for a in draw]
+    )
+    torch.testing.assert_close(torch.tensor(check._nearest(draw, train).values), correlations.max(dim=1).values)
