@@ -43,7 +43,7 @@ class Kept:
         """
         found = self._pixels.get(path)
         if found is None:
-            found = (_shrunk(load_image(path), self.most) * 255).round().to(torch.uint8)
+            found = _shrunk(load_image(path), self.most).mul_(255).round_().to(torch.uint8)
             if found.nbytes <= self.free:
                 self._pixels[path] = found
                 self.free -= found.nbytes
