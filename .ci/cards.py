@@ -21,6 +21,7 @@ import diff_v2_card
 import dp_iqa_card
 import genziqa_card
 import judge_card
+import ldm_card
 import lgdm_card
 import readme
 import restorer_card
@@ -113,9 +114,8 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="change nothing")
     arguments = parser.parse_args()
     old = 0
-    heads = (
-        (found.FOLDER, found.card) for found in (genziqa_card, dp_iqa_card, diff_v2_card, lgdm_card, restorer_card)
-    )
+    others = (genziqa_card, dp_iqa_card, diff_v2_card, lgdm_card, restorer_card, ldm_card)
+    heads = ((found.FOLDER, found.card) for found in others)
     for folder, renewed in ((FOLDER, card), *heads):
         path = folder / "README.md"
         if not path.exists():

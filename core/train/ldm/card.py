@@ -26,14 +26,19 @@ def fill_card(card: Path, record: Mapping[str, Any], figures: Mapping[str, Any],
     write_text(card, f"{before}{BEGIN}\n{_table(record, figures, command)}\n{END}{after}")
 
 
+def copies(figures: Mapping[str, Any]) -> str:
+    """How many samples are nearer to a training crop than every held-back picture is."""
+    count = sum(value > figures["nearest_held_back"][-1] for value in figures["nearest"])
+    return f"{count} of {len(figures['nearest'])}"
+
+
 def _table(record: Mapping[str, Any], figures: Mapping[str, Any], command: str) -> str:
-    copies = sum(value > figures["nearest_held_back"][-1] for value in figures["nearest"])
     rows = [
         ("autoencoder steps", record["autoencoder"]["steps"]),
         ("denoiser steps", record["denoiser"]["steps"]),
         (f"PSNR at {figures['size']} pixels, {figures['held_back']} held-back pictures", f"{figures['psnr']} dB"),
         *((f"AUC, words against damage: {kind}", value) for kind, value in figures["auc"].items()),
-        ("samples nearer to a training crop than every held-back picture is", f"{copies} of {len(figures['nearest'])}"),
+        ("samples nearer to a training crop than every held-back picture is", copies(figures)),
     ]
     lines = [f"| {name} | {value} |" for name, value in rows]
     return "\n".join([f"Made by `{command}`.", "", "| measured | |", "|---|---|", *lines])

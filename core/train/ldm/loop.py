@@ -101,14 +101,19 @@ def forget_after(log: Path, stage: str, step: int) -> None:
 
 
 def record(log: Path) -> dict[str, Any]:
-    """How far each stage has come, and the last PSNR, out of the log's closing rows of pieces."""
+    """How far each stage has come, on crops of which sides, and the last PSNR, as the log's rows tell."""
     told: dict[str, Any] = {}
+    sides: dict[str, set[int]] = {}
     for line in log.read_text(encoding="utf-8").splitlines():
-        row = _row(line)
-        if row is not None and row.get("piece"):
+        row = _row(line) or {}
+        if row.get("piece"):
             told[row["stage"]] = {"steps": row["step"]}
             psnr = {name: value for name, value in row.items() if name.startswith("psnr_")}
             told |= {"psnr": psnr} if psnr else {}
+        elif "size" in row:
+            sides.setdefault(row["stage"], set()).add(row["size"])
+    for stage in sides.keys() & told.keys():
+        told[stage]["sides"] = sorted(sides[stage])
     return told
 
 

@@ -59,7 +59,8 @@ def train_ldm(request: Request) -> dict[str, Any]:
         result |= _measured(averaged.vae, collection, request)
     loop.append(log, [{"stage": request.stage, "piece": True, "device": request.device, **result}])
     if request.export is not None:
-        record |= loop.record(log) | {"seed": request.seed}
+        counts = {"train": len(collection.train), "held_back": len(collection.held_back)}
+        record |= loop.record(log) | {"seed": request.seed, "pictures": counts}
         write_bundle(averaged, request.export, critic_ldm.read_merges(critic_ldm.SHIPPED), record)
         write_text(request.export / LOG, log.read_text(encoding="utf-8"))
     return result

@@ -65,6 +65,19 @@ def test_the_log_forgets_what_was_not_saved(ldm, tmp_path):
     assert kept == [row for row in rows if row != {"stage": "autoencoder", "step": 40}]
 
 
+def test_the_record_tells_steps_and_sides(ldm, tmp_path):
+    log = tmp_path / "log.jsonl"
+    rows = [{"stage": "autoencoder", "step": step, "size": size} for step, size in ((20, 128), (40, 64), (60, 64))]
+    rows += [{"stage": "autoencoder", "piece": True, "step": step, "psnr_mean": step / 2} for step in (40, 60)]
+    rows += [{"stage": "denoiser", "piece": True, "step": 3}, {"stage": "other", "step": 20, "size": 8}]
+    log.write_text("".join(json.dumps(row) + "\n" for row in rows) + '{"stage": "denoi')
+    assert ldm.loop.record(log) == {
+        "autoencoder": {"steps": 60, "sides": [64, 128]},
+        "denoiser": {"steps": 3},
+        "psnr": {"psnr_mean": 30.0},
+    }
+
+
 def test_a_damaged_state_is_named(ldm, request_for, tmp_path):
     (tmp_path / "autoencoder.safetensors").write_bytes(b"not a state")
     with pytest.raises(UnreadableFile, match=r"autoencoder\.safetensors"):
@@ -95,6 +108,7 @@ def test_exported_weights_make_a_diffusers_pipeline_and_a_new_start(ldm, request
     record = ldm.bundle.read_record(model)
     assert (record["autoencoder"]["steps"], record["denoiser"]["steps"]) == (2, 2)
     assert record["psnr"]["psnr_pictures"] == 2
+    assert record["pictures"] == {"train": 10, "held_back": 2}
     ldm.run.train_ldm(request_for(tmp_path / "run", stage="denoiser", steps=2, export=tmp_path / "again"))
     assert ldm.bundle.read_record(tmp_path / "again") == record
 
