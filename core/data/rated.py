@@ -74,6 +74,17 @@ class RatedSet:
         name = f"{self.name} ({count:,} of {total:,}, seed {seed})"
         return RatedSet(name, tuple(self.images[place] for place in drawn))
 
+    def first(self, count: int) -> RatedSet:
+        """The first ``count`` pictures of the list, under a name that says so; features of them may be kept already.
+
+        Raises:
+            BadInput: fewer than three.
+        """
+        total = len(self.images)
+        if count < 3:
+            raise BadInput("3 pictures or more", str(count), "Leave the limit out for all.")
+        return self if count >= total else RatedSet(f"{self.name} (first {count:,} of {total:,})", self.images[:count])
+
     @property
     def reported(self) -> Split:
         """The part that figures are usually told of: the official test part, or everything where there is none."""

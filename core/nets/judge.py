@@ -33,23 +33,28 @@ def statistics(maps: Sequence[Tensor]) -> Tensor:
     return torch.cat(parts, dim=1)
 
 
-def is_deviation() -> Tensor:
-    """[STATISTICS] mask of the places that hold deviations."""
-    return torch.cat([torch.arange(2 * channels) >= channels for channels in MAP_CHANNELS])
+def is_deviation(channels: Sequence[int] = MAP_CHANNELS) -> Tensor:
+    """[D] mask of the places of a view's statistics that hold deviations."""
+    return torch.cat([torch.arange(2 * wide) >= wide for wide in channels])
 
 
-def map_weights() -> Tensor:
-    """[STATISTICS] weights that give every map the same say, however many channels it has; mean square 1."""
-    weights = torch.cat([torch.full((2 * channels,), (2.0 * channels) ** -0.5) for channels in MAP_CHANNELS])
+def of_map(channels: Sequence[int] = MAP_CHANNELS) -> Tensor:
+    """[D] which map, from fine to coarse, each place of a view's statistics comes from."""
+    return torch.cat([torch.full((2 * wide,), place) for place, wide in enumerate(channels)])
+
+
+def map_weights(channels: Sequence[int] = MAP_CHANNELS) -> Tensor:
+    """[D] weights that give every map the same say, however many channels it has; mean square 1."""
+    weights = torch.cat([torch.full((2 * wide,), (2.0 * wide) ** -0.5) for wide in channels])
     return weights / weights.square().mean().sqrt()
 
 
-def describe(crops: Tensor, whole: Tensor) -> Tensor:
+def describe(crops: Tensor, whole: Tensor, channels: Sequence[int] = MAP_CHANNELS) -> Tensor:
     """Statistics of one or more pictures' crops [N, K, D] and global views [N, D] → descriptions [N, 2 D].
 
-    Deviations enter as logarithms: contrast of a feature is a ratio scale.
+    Deviations enter as logarithms: contrast of a feature is a ratio scale. ``channels`` are those of the trunk's maps.
     """
-    mask = is_deviation().to(crops.device)
+    mask = is_deviation(channels).to(crops.device)
 
     def logged(values: Tensor) -> Tensor:
         return torch.where(mask, (values.clamp_min(0.0) + 1e-2).log(), values)
@@ -66,20 +71,22 @@ class JudgeHead(nn.Module):
         width: Hidden units.
         ops: A namespace with ``Linear``.
         rank: Units of a linear layer without bias before the hidden one, which makes a small head; 0 for none.
+        channels: Of the trunk's maps.
     """
 
     centre: Tensor
     scale: Tensor
     weights: Tensor
 
-    def __init__(self, width: int, ops: Any = nn, rank: int = 0) -> None:
+    def __init__(self, width: int, ops: Any = nn, rank: int = 0, channels: Sequence[int] = MAP_CHANNELS) -> None:
         super().__init__()
         self.width, self.rank = width, rank
-        self.register_buffer("centre", torch.zeros(DESCRIPTION))
-        self.register_buffer("scale", torch.ones(DESCRIPTION))
-        self.register_buffer("weights", map_weights().repeat(2), persistent=False)
-        self.squeeze = ops.Linear(DESCRIPTION, rank, bias=False) if rank else None
-        self.hidden = ops.Linear(rank or DESCRIPTION, width)
+        inputs = 4 * sum(channels)  # a mean and a deviation of each, in crops and in the global view
+        self.register_buffer("centre", torch.zeros(inputs))
+        self.register_buffer("scale", torch.ones(inputs))
+        self.register_buffer("weights", map_weights(channels).repeat(2), persistent=False)
+        self.squeeze = ops.Linear(inputs, rank, bias=False) if rank else None
+        self.hidden = ops.Linear(rank or inputs, width)
         self.out = ops.Linear(width, 1)
 
     def standardised(self, descriptions: Tensor) -> Tensor:

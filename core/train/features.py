@@ -15,7 +15,7 @@ from torch import Tensor
 from ..errors import UnreadableFile
 from ..files import sweep, whole_file
 from ..images import load_image
-from ..nets.efficientnet_lite import EfficientNetLite0
+from ..nets.efficientnet_lite import MAP_CHANNELS, EfficientNetLite
 from ..nets.judge import describe, statistics
 from ..nets.view_policy import size_policy
 from ..nets.views import MOST_CROPS, crops, global_view
@@ -35,13 +35,13 @@ class Features:
     counts: Tensor
     whole: Tensor
 
-    def descriptions(self) -> Tensor:
-        """What the judge's head reads, [n, 2 D] in fp32."""
+    def descriptions(self, channels: Sequence[int] = MAP_CHANNELS) -> Tensor:
+        """What the judge's head reads, [n, 2 D] in fp32; ``channels`` are those of the trunk's maps."""
         parts = zip(self.crops.split(self.counts.tolist()), self.whole, strict=True)
-        return torch.cat([describe(views[None].float(), whole[None].float()) for views, whole in parts])
+        return torch.cat([describe(views[None].float(), whole[None].float(), channels) for views, whole in parts])
 
 
-def picture_features(network: EfficientNetLite0, image: Tensor, most: int = MOST_CROPS) -> tuple[Tensor, Tensor]:
+def picture_features(network: EfficientNetLite, image: Tensor, most: int = MOST_CROPS) -> tuple[Tensor, Tensor]:
     """One picture [3, H, W] → statistics of its crops [K, D], ``most`` at most, and of its global view [D]."""
     views, whole = crops(image, most), global_view(image)
     if whole.shape[1:] == views.shape[1:]:
@@ -69,7 +69,7 @@ class FeatureCache:
     mirrored: bool = False
 
     def extract(
-        self, network: EfficientNetLite0, paths: Sequence[Path], watch: Callable[[int, int], None] | None = None
+        self, network: EfficientNetLite, paths: Sequence[Path], watch: Callable[[int, int], None] | None = None
     ) -> None:
         """Write the shards that are missing. Stopped at any moment, it goes on at the first missing shard.
 
@@ -91,7 +91,7 @@ class FeatureCache:
             done += len(shard)
 
     @torch.inference_mode()
-    def _write(self, network: EfficientNetLite0, shard: Sequence[Path], tick: Callable[[int], None]) -> None:
+    def _write(self, network: EfficientNetLite, shard: Sequence[Path], tick: Callable[[int], None]) -> None:
         found = []
         for place, path in enumerate(shard):
             image = load_image(path)

