@@ -10,14 +10,20 @@ from skimage import data
 pytestmark = pytest.mark.host
 
 
-@pytest.fixture(scope="module")
-def bundle(comfyui, diffusers, tmp_path_factory):
+SIZES = {
+    "usual": {"unet_channels": (32, 64, 64), "text_width": 32},
+    "others": {"unet_channels": (32, 96, 64, 64), "unet_heads": 2, "text_width": 48, "text_layers": 3},
+}
+
+
+@pytest.fixture(scope="module", params=SIZES)
+def bundle(request, comfyui, diffusers, tmp_path_factory):
     """A model folder of a small U-Net with random weights, as training writes it."""
     root = "latent_critic.core.train.ldm"
     models, writer, settings = (importlib.import_module(f"{root}.{name}") for name in ("models", "bundle", "settings"))
     from latent_critic.core.nets import critic_ldm
 
-    sizes = settings.Architecture(unet_channels=(32, 64, 64), text_width=32, embedding_rank=4, native_size=64)
+    sizes = settings.Architecture(**SIZES[request.param], embedding_rank=4, native_size=64)
     networks = models.build(sizes, seed=0)
     with torch.no_grad():  # blocks that begin as identities would hide a wrong order of layers
         for parameter in networks.vae.parameters():
