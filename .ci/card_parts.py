@@ -46,6 +46,21 @@ def ladders_table(found: dict[str, Any]) -> str:
     )
 
 
+def held_out_table(rows: list[dict[str, Any]], scorer: str, bar: float) -> str:
+    """How often the score fell with damage of kinds that nothing in this project is trained on."""
+    lines = [
+        "| scorer | visible steps | the score fell in (95 %) | order of a ladder, SRCC (95 %) |",
+        "|---|--:|---|---|",
+    ]
+    for row in rows:
+        share = f"{100 * row['share']:.1f} % ({100 * row['share_low']:.1f} – {100 * row['share_high']:.1f})"
+        lines.append(f"| `{row['scorer']}` | {row['n']:,} | {share} | {interval(row, 'srcc')} |")
+    own = next(row for row in rows if row["scorer"] == scorer)
+    kinds = [f"{kind.replace('_', ' ')} {told['falls']} of {told['n']}" for kind, told in own["kinds"].items()]
+    passed = "reaches" if own["share"] >= bar else "misses"
+    return "\n".join([*lines, "", f"By kind: {', '.join(kinds)}. It {passed} this project's bar of {bar:.0%}."])
+
+
 def tests_table(rows: list[dict[str, Any]]) -> str:
     """Rows on test sets, and how far the scorers lie apart on the same pictures."""
     lines = [readme.accuracy_table([{**row, "backbone": None} for row in rows]), ""]

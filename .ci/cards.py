@@ -104,7 +104,11 @@ def card(before: str) -> str:
     after = readme.fill(after, "accuracy", readme.accuracy_table(rows))
     after = readme.fill(after, "views", views_table(json.loads(VIEWS.read_text(encoding="utf-8"))))
     after = readme.fill(after, "study", judge_card.study_table(FOLDER / "study.json"))
-    after = readme.fill(after, "tuning", judge_card.tuning_table(facts(weights), FOLDER / "training.jsonl"))
+    after = readme.fill(
+        after, "tuning", judge_card.tuning_table(facts(weights), FOLDER / "training.jsonl", FOLDER / "tried.json")
+    )
+    after = readme.fill(after, "held_out", judge_card.held_out(FOLDER / "held_out.json"))
+    after = readme.fill(after, "control", judge_card.control(FOLDER / "control.json"))
     return readme.fill(after, "ladders", ladders_table(json.loads(LADDERS.read_text(encoding="utf-8"))))
 
 

@@ -1,7 +1,9 @@
 """The parts of the judge's card that training measures: the ladder of changes, the log of fine-tuning.
 
 Changes come from study.json, which is what `latent-critic train judge-study --out` wrote; the log is training.jsonl,
-log.jsonl of the run folder of `latent-critic train judge-finetune`; facts of a fine-tuned file come from its metadata.
+log.jsonl of the run folder of `latent-critic train judge-finetune`; facts of a fine-tuned file come from its metadata,
+and those of files that did not ship from tried.json, which is what .ci/judge_tried.py wrote. Held-out damage and the
+negative control come from held_out.json and control.json, which `latent-critic benchmark --json` wrote.
 """
 
 from __future__ import annotations
@@ -10,7 +12,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from card_parts import NOT_YET, interval, read
+from card_parts import NOT_YET, held_out_table, interval, read
+
+#: Share of visible steps of damage in which the judge's score should fall.
+_BAR = 0.97
 
 
 def head_words(found: dict[str, Any]) -> str:
@@ -83,11 +88,59 @@ def _families(rows: list[dict[str, Any]]) -> list[str]:
     return lines
 
 
-def tuning_table(found: dict[str, Any], log: Path) -> str:
-    """The log of the fine-tuning that made the file, and what it gained; a head on a frozen trunk has none."""
+def held_out(path: Path) -> str:
+    """Damage of kinds that no training saw, and how far contents lie apart at one severity."""
+    rows = read(path)
+    if rows is None:
+        return NOT_YET
+    own = next(row for row in rows if row["scorer"] == "judge")
+    apart = (
+        f"Scores of different contents at one severity of one kind spread by {own['content_spread']:.2f} of the spread"
+    )
+    return "\n\n".join([held_out_table(rows, "judge", _BAR), f"{apart} of all of its scores there."])
+
+
+def control(path: Path) -> str:
+    """Agreement with what the judge cannot see: expected to be about 0."""
+    rows = read(path)
+    if rows is None:
+        return NOT_YET
+    row = next(row for row in rows if row["scorer"] == "judge")
+    return (
+        f"{row['data']}, {row['n']:,} generated pictures of people with their anatomy errors marked: SRCC "
+        f"{interval(row, 'srcc')}. Expected is about 0: the judge does not see hands and faces."
+    )
+
+
+def tuning_table(found: dict[str, Any], log: Path, tried: Path) -> str:
+    """The log of the fine-tuning that made the file, and what it gained; then the fine-tunings that did not ship."""
     tuned = found["settings"].get("tuned")
-    if tuned is None:
-        return "This file's trunk is frozen; only its head was fitted."
+    own = "This file's trunk is frozen; only its head was fitted." if tuned is None else _tuned(tuned, log)
+    rows = read(tried)
+    return own if rows is None else "\n".join([own, "", *_tried(rows)])
+
+
+def _tried(rows: list[dict[str, Any]]) -> list[str]:
+    lines = [
+        "Fine-tunings of trunk and head that did not ship, each against the head on frozen features where it began:",
+        "",
+        "| trained | SRCC, validation by content (95 %) | difference (95 %, paired) | ladders, held-back contents |",
+        "|---|---|---|---|",
+    ]
+    for row in rows:
+        tuned, gain = row["tuned"], row["tuned"]["gain"]
+        what = f"from {tuned['place']} on, {tuned['steps']:,} steps of {tuned['batch']}, rate {tuned['rate']:g}"
+        told = f"{gain['difference']:+.4f} ({gain['low']:+.4f} – {gain['high']:+.4f}), n = {gain['n']:,}"
+        lines.append(f"| {what} | {interval(row['validation'], 'srcc')} | {told} | {_falls(tuned['best'])} |")
+    return lines
+
+
+def _falls(row: dict[str, Any]) -> str:
+    falls = [f"{family} {one['fell']:.0f} of {one['n']:.0f}" for family, one in row["ladders"].items()]
+    return ", ".join(falls) or "–"
+
+
+def _tuned(tuned: dict[str, Any], log: Path) -> str:
     gain = tuned["gain"]
     lines = [
         f"Over the head on frozen features that it began from, on the same held-back pictures: SRCC "
@@ -99,8 +152,6 @@ def tuning_table(found: dict[str, Any], log: Path) -> str:
     rows = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()] if log.exists() else []
     for row in rows:
         if "srcc" in row:
-            falls = ", ".join(f"{family} {one['fell']:.0f} of {one['n']:.0f}" for family, one in row["ladders"].items())
-            lines.append(
-                f"| {row['step']:,} | {row['srcc']:.3f} | {row.get('plcc', float('nan')):.3f} | {falls or '–'} |"
-            )
+            plcc = row.get("plcc", float("nan"))
+            lines.append(f"| {row['step']:,} | {row['srcc']:.3f} | {plcc:.3f} | {_falls(row)} |")
     return "\n".join(lines)

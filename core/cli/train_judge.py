@@ -11,8 +11,8 @@ from .arguments import Subparsers, command
 from .console import note
 
 if TYPE_CHECKING:
-    from ..train.judge import JudgeRequest
     from ..train.judge_distil import Distillation, Gain
+    from ..train.judge_request import JudgeRequest
 
 
 def add(kinds: Subparsers) -> None:
@@ -36,9 +36,18 @@ def add(kinds: Subparsers) -> None:
     parser.add_argument(
         "--squeeze", type=int, default=0, metavar="N", help="a smaller file: N units before the hidden ones"
     )
+    _add_damage(parser)
     _add_teachers(parser)
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads")
     parser.set_defaults(run=run)
+
+
+def _add_damage(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("ladders of damage, whose order the head learns beside the ratings")
+    group.add_argument("--damage", type=Path, metavar="DIR", help="made by latent-critic train judge-ladders")
+    group.add_argument("--order-weight", type=float, default=0.5, help="of a ladder's order (default: 0.5)")
+    group.add_argument("--tasks-weight", type=float, default=0.0, help="of telling kind and extent (default: 0)")
+    group.add_argument("--average", type=float, default=0.0, help="decay of the weights' average (default: 0, none)")
 
 
 def _add_teachers(parser: argparse.ArgumentParser) -> None:
@@ -100,14 +109,18 @@ def run(arguments: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from ..data.loaders import load, rated_csv
-    from ..train.judge import JudgeRequest, train_judge
+    from ..train.judge import train_judge
+    from ..train.judge_damage import DamageLessons
     from ..train.judge_head import HeadSettings
+    from ..train.judge_request import JudgeRequest
 
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     worst, best = arguments.scale
     csv = arguments.loader == "csv"
     data = rated_csv(arguments.data, scale=(worst, best)) if csv else load("biq2021", arguments.data).part("train")
+    weights = arguments.order_weight, arguments.tasks_weight, arguments.average
+    damage = None if arguments.damage is None else DamageLessons(arguments.damage, *weights)
     request = JudgeRequest(
         data,
         arguments.out,
@@ -116,6 +129,7 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.calibrated_on,
         settings=HeadSettings(rank=arguments.squeeze),
         distil=_distil(arguments),
+        damage=damage,
     )
     with tqdm(file=sys.stderr, disable=None, leave=False) as bar:
 
@@ -133,6 +147,13 @@ def run(arguments: argparse.Namespace) -> int:
         note(
             f"teacher: SRCC {gained.taught.srcc:.3f} over {gained.alone.srcc:.3f} alone, gain {gained.difference:+.4f} "
             f"[{gained.low:+.4f}, {gained.high:+.4f}]; {verdict}"
+        )
+    if result.damage is not None:
+        brought = result.damage
+        note(
+            f"ladders: SRCC {brought.agreement.difference:+.4f} [{brought.agreement.low:+.4f}, "
+            f"{brought.agreement.high:+.4f}]; the score falls in {brought.taught['share']:.1%} of "
+            f"{brought.taught['n']} steps of held-back contents, without them in {brought.plain['share']:.1%}"
         )
     note(
         f"validation by content, {found.n} pictures: SRCC {found.srcc:.3f} "

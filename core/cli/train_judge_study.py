@@ -49,8 +49,8 @@ def run(arguments: argparse.Namespace) -> int:
     from ..data.loaders import load
     from ..files import write_text
     from ..image_files import find_images
-    from ..train.judge import JudgeRequest
     from ..train.judge_larger import LargerTrunk
+    from ..train.judge_request import JudgeRequest
     from ..train.judge_study import StudyRequest, study
 
     if arguments.threads:

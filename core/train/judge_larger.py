@@ -21,8 +21,9 @@ from ..nets.efficientnet_lite import load_larger
 from ..nets.judge import JudgeHead
 from ..nets.judge_file import digest
 from .features import FeatureCache
-from .judge import JudgeRequest, Material, Watch, named
+from .judge import Material, Watch, named
 from .judge_head import fit_head
+from .judge_request import JudgeRequest
 
 _LEAST = 40
 

@@ -22,12 +22,13 @@ from ..errors import BadInput
 from ..nets.judge import JudgeHead
 from ..nets.naturalness import Naturalness
 from .features import FeatureCache
-from .judge import JudgeRequest, Material, Watch, gather, named
+from .judge import Material, Watch, gather, named
 from .judge_changes import CHANGES, MAPS, Change, LadderRows, fit_changed
 from .judge_larger import LargerTrunk, held_against
 from .judge_natural import clean_model, distances
 from .judge_order import ordered
-from .judge_tune_data import HELD_BACK_SHARE
+from .judge_request import JudgeRequest
+from .judge_rungs import HELD_BACK_SHARE
 
 _BASE = Change("as shipped")
 

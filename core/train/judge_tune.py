@@ -28,11 +28,13 @@ from ..images import load_image
 from ..nets.judge import JudgeNetwork
 from ..nets.judge_file import JudgeFacts, save
 from .genziqa_world import Alone, World
-from .judge import JudgeRequest, Material, gather, validation_head
+from .judge import Material, gather, validation_head
 from .judge_losses import ladder_loss, rated_loss
 from .judge_reduce import reduced
+from .judge_request import JudgeRequest
+from .judge_rungs import factors, pairs
 from .judge_sight import Sight, SightStore, Trunk, described, random_views, sight
-from .judge_tune_data import Drawn, draw, factors, pairs, pool
+from .judge_tune_data import Drawn, draw, pool
 from .judge_tune_request import TuneRequest
 from .ldm import state as states
 from .ldm.loop import append, forget_after

@@ -10,12 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..data.ladder import Rung, margin, read_ladders
-from ..data.ladder_scale import hidden_factor
+from ..data.ladder import Rung, read_ladders
+from .judge_rungs import HELD_BACK_SHARE
 from .judge_tune_request import TuneRequest
 
-#: One content in this many is held back for measuring whether ladders are ordered right.
-HELD_BACK_SHARE = 5
 _RUNGS = 3
 
 
@@ -102,28 +100,3 @@ def _some(ladder: list[Rung], generator: np.random.Generator) -> list[Rung]:
     if len(ladder) <= _RUNGS:
         return ladder
     return [ladder[at] for at in sorted(generator.choice(len(ladder), _RUNGS, replace=False).tolist())]
-
-
-def pairs(ladders: Sequence[Sequence[Rung]], start: int) -> tuple[list[int], list[int], list[float]]:
-    """Places of the better and of the worse picture of every pair within a ladder, and their margins.
-
-    Rungs lie in a row from place ``start`` on.
-    """
-    better, worse, margins = [], [], []
-    for ladder in ladders:
-        for a, b in combinations(range(len(ladder)), 2):
-            better.append(start + a)
-            worse.append(start + b)
-            margins.append(margin(ladder[a], ladder[b]))
-        start += len(ladder)
-    return better, worse, margins
-
-
-def factors(rungs: Sequence[Rung]) -> list[float]:
-    """Logarithm (base 2) of each rung's hidden scale factor; NaN for kinds without one."""
-    found = []
-    for rung in rungs:
-        # The untouched picture stands for factor 1 in any ladder: its file says nothing of the kind.
-        factor = 1.0 if rung.level == 0 and rung.family == "clean" else hidden_factor(rung.kind, rung.level)
-        found.append(float("nan") if factor is None else float(np.log2(factor)))
-    return found

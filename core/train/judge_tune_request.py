@@ -10,9 +10,9 @@ from pathlib import Path
 from ..data.ladder import FAMILIES
 from ..data.rated import RatedSet
 from ..errors import BadInput
-from .judge import check_places
 from .judge_head import HeadSettings
 from .judge_losses import TuneLosses
+from .judge_request import check_places
 from .judge_sight import PLACES
 
 #: What may change between two pieces of one run.

@@ -16,7 +16,8 @@ from ..nets.judge import describe
 from ..nets.judge_file import digest, read
 from ..nets.views import MOST_CROPS
 from .features import Features
-from .judge import JudgeRequest, Material, Watch, gather, named, validation_head
+from .judge import Material, Watch, gather, named, validation_head
+from .judge_request import JudgeRequest
 
 #: Crops at most, of each policy that is tried beside the full one; 0 shows the global view in the crops' place.
 CANDIDATES = (0, 1, 2)

@@ -16,9 +16,10 @@ from latent_critic.core.methods.on_model import shipped_head
 from latent_critic.core.nets.judge_file import read
 from latent_critic.core.records import Score, ScoreBatch, ScoreSpec
 from latent_critic.core.train import judge_distil, teachers
-from latent_critic.core.train.judge import JudgeRequest, train_judge
+from latent_critic.core.train.judge import train_judge
 from latent_critic.core.train.judge_distil import Distillation
 from latent_critic.core.train.judge_head import HeadSettings
+from latent_critic.core.train.judge_request import JudgeRequest
 from latent_critic.core.train.teachers import Teacher, on_the_scale
 from PIL import Image
 from scipy.ndimage import gaussian_filter

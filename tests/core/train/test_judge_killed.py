@@ -26,7 +26,8 @@ DRIVER = """
     torch.set_num_threads(1)
     from latent_critic.core.data.loaders import rated_csv
     from latent_critic.core.train import content, judge
-    from latent_critic.core.train.judge import JudgeRequest, train_judge
+    from latent_critic.core.train.judge import train_judge
+    from latent_critic.core.train.judge_request import JudgeRequest
     from latent_critic.core.train.judge_head import HeadSettings
     import sklearn.cluster, sklearn.decomposition
 

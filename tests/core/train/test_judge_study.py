@@ -13,14 +13,14 @@ from latent_critic.core.nets.efficientnet_lite import LITE, EfficientNetLite
 from latent_critic.core.nets.judge import DESCRIPTION, of_map
 from latent_critic.core.nets.naturalness import CleanFit
 from latent_critic.core.train import judge_changes
-from latent_critic.core.train.judge import JudgeRequest
 from latent_critic.core.train.judge_changes import CHANGES, MAPS, PLAIN, Change, LadderRows, fit_changed
 from latent_critic.core.train.judge_head import HeadSettings, fit_head
 from latent_critic.core.train.judge_ladders import LadderRequest, make_ladders
 from latent_critic.core.train.judge_natural import distances
 from latent_critic.core.train.judge_order import ordered
+from latent_critic.core.train.judge_request import JudgeRequest
+from latent_critic.core.train.judge_rungs import HELD_BACK_SHARE
 from latent_critic.core.train.judge_study import StudyRequest, study
-from latent_critic.core.train.judge_tune_data import HELD_BACK_SHARE
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
@@ -162,7 +162,7 @@ def test_the_whole_study(folder, tmp_path, monkeypatch, capsys):
 
     small = {"settings": SETTINGS, "per_group": 2, "share": 0.3}
     inner = JudgeRequest
-    monkeypatch.setattr("latent_critic.core.train.judge.JudgeRequest", lambda *args: inner(*args, **small))
+    monkeypatch.setattr("latent_critic.core.train.judge_request.JudgeRequest", lambda *args: inner(*args, **small))
     few = StudyRequest
     monkeypatch.setattr("latent_critic.core.train.judge_study.StudyRequest", lambda *args: few(*args, resamples=50))
     monkeypatch.setattr(judge_changes, "_PAIRS", 4)

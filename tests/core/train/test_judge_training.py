@@ -15,8 +15,9 @@ from latent_critic.core.nets.views import crops, global_view
 from latent_critic.core.train import judge as training
 from latent_critic.core.train.content import united
 from latent_critic.core.train.features import FeatureCache
-from latent_critic.core.train.judge import JudgeRequest, train_judge
+from latent_critic.core.train.judge import train_judge
 from latent_critic.core.train.judge_head import HeadSettings, fit_head
+from latent_critic.core.train.judge_request import JudgeRequest
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 from scipy.stats import spearmanr

@@ -18,7 +18,7 @@ from latent_critic.core.methods.judge import SHIPPED, Judge
 from latent_critic.core.nets.judge import STATISTICS
 from latent_critic.core.nets.judge_file import read
 from latent_critic.core.nets.views import crops, global_view
-from latent_critic.core.train import judge_tune, judge_tune_data
+from latent_critic.core.train import judge_rungs, judge_tune, judge_tune_data
 from latent_critic.core.train.judge_curve import curve_rows, ordered_share
 from latent_critic.core.train.judge_head import HeadSettings
 from latent_critic.core.train.judge_ladders import LadderRequest, make_ladders
@@ -282,15 +282,15 @@ def test_ladders_teach_and_are_measured_by_family(asked, ladders, monkeypatch):
 
 def test_pairs_within_a_ladder_and_hidden_factors(ladders):
     found = next(ladder for ladder in read_ladders(ladders) if ladder[-1].family == "scale")
-    better, worse, margins = judge_tune_data.pairs([found[:2], found], 3)
+    better, worse, margins = judge_rungs.pairs([found[:2], found], 3)
     assert list(zip(better, worse, strict=True))[:2] == [(3, 4), (5, 6)]
     assert len(better) == 1 + 6
     assert margins == sorted(margins[:1]) + margins[1:]
-    told = judge_tune_data.factors(found)
+    told = judge_rungs.factors(found)
     assert told[0] == 0.0 or np.isnan(told[0])
     clean = found[0]
     assert clean.family == "clean"
-    assert judge_tune_data.factors([clean]) == [0.0]
+    assert judge_rungs.factors([clean]) == [0.0]
 
 
 def test_mates_are_of_like_content_and_every_picture_is_drawn(asked, rated):

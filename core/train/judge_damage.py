@@ -1,0 +1,133 @@
+"""The judge's head taught by ladders of damage beside the ratings, on frozen features."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from ..benchmark.agreement import Agreement, agreement
+from ..benchmark.significance import Comparison, compare
+from ..data.ladder import FAMILIES, read_ladders
+from ..errors import BadInput
+from ..nets.judge import JudgeHead
+from .judge_changes import PLAIN, Change, LadderRows, fit_changed
+from .judge_head import squeezed
+from .judge_order import ordered
+from .judge_rungs import HELD_BACK_SHARE
+
+if TYPE_CHECKING:
+    from .judge import Material
+    from .judge_request import JudgeRequest
+
+
+@dataclass(frozen=True, slots=True)
+class DamageLessons:
+    """What ladders count beside the ratings.
+
+    Attributes:
+        ladders: Folder, made by ``latent-critic train judge-ladders``.
+        order: Of the ranking loss within a ladder.
+        tasks: Of telling the kind of damage, and by how much a picture was enlarged.
+        average: Decay of the weights' moving average; 0 for none.
+    """
+
+    ladders: Path
+    order: float = 0.5
+    tasks: float = 0.0
+    average: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not (self.order >= 0 and self.tasks >= 0 and self.order + self.tasks > 0 and 0 <= self.average < 1):
+            got = f"order {self.order}, tasks {self.tasks}, average {self.average}"
+            raise BadInput("weights ≥ 0, one of them above 0, and an average below 1", got, "Change them.")
+
+    @property
+    def change(self) -> Change:
+        """Of the plain fit."""
+        losses = replace(PLAIN, ladders=self.order)
+        return Change("ladders of damage", losses, average=self.average, tasks=self.tasks)
+
+
+@dataclass(frozen=True, slots=True)
+class DamageGain:
+    """What ladders brought, on held-back pictures and on held-back contents of ladders.
+
+    Attributes:
+        agreement: SRCC taught less SRCC of the plain head, paired, over contents.
+        plain, taught: In how many steps of growing damage the score of either falls.
+    """
+
+    agreement: Comparison
+    plain: dict[str, float]
+    taught: dict[str, float]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain types for JSON."""
+        return {"agreement": self.agreement.to_dict(), "plain": self.plain, "taught": self.taught}
+
+
+def rungs(lessons: DamageLessons, found: Material, tick: Callable[[int, int], None] | None = None) -> LadderRows:
+    """The ladders, as the frozen trunk sees them.
+
+    Raises:
+        BadInput: no ladders in their folder, or all of their contents are held back.
+        UnreadableFile: a picture cannot be read.
+    """
+    ladders = read_ladders(lessons.ladders)
+    paths = [rung.path for ladder in ladders for rung in ladder]
+    found.cache.extract(found.backbone, paths, tick)
+    rows = LadderRows(ladders, found.cache.load(paths).descriptions())
+    if not (rows.part(FAMILIES, False, HELD_BACK_SHARE).ladders and rows.part(FAMILIES, True, HELD_BACK_SHARE).ladders):
+        got = f"{len({ladder[0].content for ladder in ladders})} contents"
+        raise BadInput(f"ladders of enough contents: one in {HELD_BACK_SHARE} is held back", got, "Make more of them.")
+    return rows
+
+
+def taught_by_damage(
+    request: JudgeRequest,
+    found: Material,
+    plain: JudgeHead,
+    held: Sequence[int],
+    tick: Callable[[int, int], None] | None = None,
+) -> tuple[JudgeHead, Agreement, DamageGain]:
+    """The head of all pictures and ladders, and what ladders brought to one that never saw the held-back ones.
+
+    Args:
+        request: With ``damage``.
+        found: Pictures and features.
+        plain: A head fitted without ladders and without the held-back pictures.
+        held: Their places.
+        tick: Called with (rungs seen, rungs in all).
+
+    Raises:
+        BadInput: no ladders in their folder, or all of their contents are held back.
+        UnreadableFile: a picture cannot be read.
+    """
+    assert request.damage is not None
+    rows = rungs(request.damage, found, tick)
+    kept = sorted(set(range(len(found.mos))) - set(held))
+    taught = _fit(request, found, kept, rows)
+    seen, mos = found.described[list(held)], found.mos[list(held)].tolist()
+    with torch.inference_mode():
+        before, after = plain(seen).tolist(), taught(seen).tolist()
+    apart = compare(after, before, mos, [found.groups[place] for place in held])
+    gain = DamageGain(apart, _falls(plain, rows), _falls(taught, rows))
+    return _fit(request, found, range(len(found.mos)), rows), agreement(after, mos), gain
+
+
+def _fit(request: JudgeRequest, found: Material, places: Sequence[int], rows: LadderRows) -> JudgeHead:
+    """Of these pictures and of the ladders whose contents are not held back."""
+    assert request.damage is not None
+    picked = list(places)
+    groups, described = [found.groups[place] for place in picked], found.described[picked]
+    learned = rows.part(FAMILIES, False, HELD_BACK_SHARE)
+    head = fit_changed(described, found.mos[picked], groups, request.settings, request.damage.change, learned)
+    return squeezed(head, described, request.settings)
+
+
+def _falls(head: JudgeHead, rows: LadderRows) -> dict[str, float]:
+    return ordered(head, rows.part(FAMILIES, True, HELD_BACK_SHARE))
