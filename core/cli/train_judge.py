@@ -47,6 +47,7 @@ def _add_damage(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--damage", type=Path, metavar="DIR", help="made by latent-critic train judge-ladders")
     group.add_argument("--order-weight", type=float, default=0.5, help="of a ladder's order (default: 0.5)")
     group.add_argument("--tasks-weight", type=float, default=0.0, help="of telling kind and extent (default: 0)")
+    group.add_argument("--rank-weight", type=float, default=0.0, help="of the rated pictures' order (default: 0)")
     group.add_argument("--average", type=float, default=0.0, help="decay of the weights' average (default: 0, none)")
 
 
@@ -119,7 +120,7 @@ def run(arguments: argparse.Namespace) -> int:
     worst, best = arguments.scale
     csv = arguments.loader == "csv"
     data = rated_csv(arguments.data, scale=(worst, best)) if csv else load("biq2021", arguments.data).part("train")
-    weights = arguments.order_weight, arguments.tasks_weight, arguments.average
+    weights = arguments.order_weight, arguments.tasks_weight, arguments.rank_weight, arguments.average
     damage = None if arguments.damage is None else DamageLessons(arguments.damage, *weights)
     request = JudgeRequest(
         data,

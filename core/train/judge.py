@@ -201,7 +201,7 @@ def _facts(
             "names": [one.name for one in request.distil.teachers], "gain": gained.to_dict(), "taught": gained.pays
         }  # fmt: skip
     if damage is not None and request.damage is not None:
-        weights = {name: getattr(request.damage, name) for name in ("order", "tasks", "average")}
+        weights = {name: getattr(request.damage, name) for name in ("order", "tasks", "rank", "average")}
         settings["damage"] = {**weights, "gain": damage.to_dict()}
     with torch.inference_mode():
         scores = head(described)

@@ -32,23 +32,26 @@ class DamageLessons:
         ladders: Folder, made by ``latent-critic train judge-ladders``.
         order: Of the ranking loss within a ladder.
         tasks: Of telling the kind of damage, and by how much a picture was enlarged.
+        rank: Of the ranking of rated pictures beside their ratings.
         average: Decay of the weights' moving average; 0 for none.
     """
 
     ladders: Path
     order: float = 0.5
     tasks: float = 0.0
+    rank: float = 0.0
     average: float = 0.0
 
     def __post_init__(self) -> None:
-        if not (self.order >= 0 and self.tasks >= 0 and self.order + self.tasks > 0 and 0 <= self.average < 1):
-            got = f"order {self.order}, tasks {self.tasks}, average {self.average}"
+        weights = (self.order, self.tasks, self.rank)
+        if not (min(weights) >= 0 and self.order + self.tasks > 0 and 0 <= self.average < 1):
+            got = f"order {self.order}, tasks {self.tasks}, rank {self.rank}, average {self.average}"
             raise BadInput("weights ≥ 0, one of them above 0, and an average below 1", got, "Change them.")
 
     @property
     def change(self) -> Change:
         """Of the plain fit."""
-        losses = replace(PLAIN, ladders=self.order)
+        losses = replace(PLAIN, ladders=self.order, rank=self.rank)
         return Change("ladders of damage", losses, average=self.average, tasks=self.tasks)
 
 

@@ -7,7 +7,7 @@ in the same way. Neither is fast enough to ship, so what one knows can reach the
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from ..nets.judge import JudgeHead
 from ..nets.judge_file import digest
 from .features import FeatureCache
 from .judge import Material, Watch, named
-from .judge_head import fit_head
+from .judge_head import HeadSettings, fit_head
 from .judge_request import JudgeRequest
 
 _LEAST = 40
@@ -82,10 +82,15 @@ def held_against(
         return cache.load(paths).descriptions(network.channels)
 
     paths = [image.path for image in training.data.images]
-    mos, settings = found.mos[kept], training.settings
-    own = fit_head(found.described[kept], mos, settings)
+    mos = found.mos[kept]
+
+    def settings(count: int) -> HeadSettings:
+        """As many steps as a head of all pictures makes, so that a few are seen more often."""
+        return replace(training.settings, epochs=max(1, round(training.settings.epochs * len(parts[0]) / count)))
+
+    own = fit_head(found.described[kept], mos, settings(len(kept)))
     rows = described([paths[place] for place in kept], f"features of {name}")
-    other = fit_head(rows, mos, settings, channels=network.channels)
+    other = fit_head(rows, mos, settings(len(kept)), channels=network.channels)
     seen = described([paths[place] for place in held], f"{name}, held back")
     scores = {"own": _told(own, found.described[held]), "larger": _told(other, seen)}
     some = list(unrated)[:: max(1, -(-len(unrated) // larger.pictures))] if unrated else []
@@ -93,7 +98,8 @@ def held_against(
         words = torch.tensor(_told(other, described(some, f"{name}, unrated")))
         found.cache.extract(found.backbone, some, named(watch, "unrated pictures"))
         taught = torch.cat([found.described[kept], found.cache.load(some).descriptions()])
-        scores["taught"] = _told(fit_head(taught, torch.cat([mos, words]), settings), found.described[held])
+        pupil = fit_head(taught, torch.cat([mos, words]), settings(len(taught)))
+        scores["taught"] = _told(pupil, found.described[held])
     return {
         "name": name,
         "parameters": sum(weight.numel() for weight in network.parameters()),
