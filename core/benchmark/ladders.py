@@ -23,6 +23,7 @@ from ..images import load_image
 from .agreement import spearman
 from .bootstrap import bootstrap_interval, bootstrap_places
 from .costs import Costs
+from .kept_costs import costs_of
 from .noise import noise_spread
 from .runner import BenchmarkRequest, log_run
 from .scoring import Contestant, Item, Scored, score_items
@@ -30,6 +31,7 @@ from .significance import holm, two_sided
 
 SIDE = 512
 DATA = "ladders"
+_SPLIT = "held out"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +80,7 @@ class LadderRow:
         srcc, srcc_low, srcc_high = self.srcc
         return {
             "data": DATA,
-            "split": "held out",
+            "split": _SPLIT,
             "scorer": self.scorer,
             "backbone": self.backbone,
             "missing": self.missing,
@@ -224,7 +226,7 @@ def _row(
         srcc=_order(request, rungs, scored),
         content_spread=_content_spread(rungs, scored),
         kinds={kind: {"falls": sum(found), "n": len(found)} for kind, found in kinds.items() if found},
-        costs=scored.costs,
+        costs=costs_of(scored, DATA, _SPLIT, request.log),
         noise_spread=noise_spread(items, contestant, draws=request.draws) if request.draws else None,
     )
 

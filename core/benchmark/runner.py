@@ -15,6 +15,7 @@ from ..files import write_text
 from ..records import ScoreSpec
 from .agreement import Agreement, agreement, spearman
 from .costs import Costs
+from .kept_costs import costs_of
 from .noise import noise_spread
 from .scoring import Contestant, Item, Scored, Stores, score_items
 from .significance import Comparison, compare, holm
@@ -192,7 +193,7 @@ def _row(request: BenchmarkRequest, scored: Scored) -> BenchmarkRow:
         backbone=scored.spec.backbone,
         missing=len(images) - len(pairs),
         measures=measures,
-        costs=scored.costs,
+        costs=costs_of(scored, request.data.name, request.split, request.log),
         kinds=_by_kind(pairs),
     )
 

@@ -132,6 +132,22 @@ def test_a_stopped_run_goes_on_from_its_store(rated):
     assert again.rows[0].measures == whole.rows[0].measures
 
 
+def test_kept_scores_cost_what_the_log_says_they_cost(rated, tmp_path):
+    request = BenchmarkRequest(rated, "test", [Brightness()], resamples=50, log=tmp_path / "log.jsonl", stores=Memory())
+    first = benchmark(request).rows[0].costs
+    assert first.images_per_second is not None
+    again = benchmark(replace(request, scorers=[Brightness()])).rows[0].costs
+    assert again == first
+    assert benchmark(replace(request, scorers=[Brightness()])).rows[0].costs == first, (
+        "a run without any is passed over"
+    )
+    for other in (Brightness(seed=1), Brightness("a")):
+        store = Memory()
+        benchmark(replace(request, scorers=[other], log=None, stores=store))
+        told = benchmark(replace(request, scorers=[other], stores=store)).rows[0].costs
+        assert told.images_per_second is None, "another scorer's costs are not this one's"
+
+
 def test_a_lower_is_better_scorer_resumes_with_its_sign(rated):
     stores = Memory()
     request = BenchmarkRequest(rated, "test", [Brightness("low", direction="lower")], resamples=10, stores=stores)
