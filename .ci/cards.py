@@ -51,6 +51,7 @@ def facts_table(found: dict[str, Any], weights: Path) -> str:
         "validation by content": f"SRCC {validation['srcc']:.3f} ({validation['srcc_low']:.3f} – "
         f"{validation['srcc_high']:.3f}), PLCC {validation['plcc']:.3f}, KRCC {validation['krcc']:.3f}, "
         f"RMSE {validation['rmse']:.2f}, n = {validation['n']:,}",
+        **judge_card.damage_row(found["settings"]),
     }
     return "\n".join(["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows.items())])
 
@@ -108,6 +109,7 @@ def card(before: str) -> str:
         after, "tuning", judge_card.tuning_table(facts(weights), FOLDER / "training.jsonl", FOLDER / "tried.json")
     )
     after = readme.fill(after, "held_out", judge_card.held_out(FOLDER / "held_out.json"))
+    after = readme.fill(after, "earlier", judge_card.earlier_table(FOLDER / "test_runs.jsonl"))
     after = readme.fill(after, "control", judge_card.control(FOLDER / "control.json"))
     return readme.fill(after, "ladders", ladders_table(json.loads(LADDERS.read_text(encoding="utf-8"))))
 

@@ -24,12 +24,36 @@ def head_words(found: dict[str, Any]) -> str:
     squeeze = f" behind a squeeze to {found['rank']}" if found.get("rank") else ""
     if "tuned" not in settings:
         units = f"{settings['members']} members of {settings['width']} hidden units"
-        return f"{units}{squeeze}, {settings['epochs']} epochs"
+        return f"{units}{squeeze}, {settings['epochs']} epochs{_lessons(settings.get('damage'))}"
     tuned = settings["tuned"]
     return (
         f"{found['width']} hidden units{squeeze}; trained with the trunk from {tuned['place']} on, {tuned['steps']:,} "
         f"steps of {tuned['batch']} pictures, weights averaged"
     )
+
+
+def _lessons(damage: dict[str, Any] | None) -> str:
+    if damage is None:
+        return ""
+    others = {"tasks": "kind and extent of damage", "rank": "ranking"}
+    beside = [f"{words} {damage[name]:g}" for name, words in others.items() if damage.get(name)]
+    return f"; weights beside the ratings: ladders of damage {damage['order']:g}" + "".join(
+        f", {word}" for word in beside
+    )
+
+
+def damage_row(settings: dict[str, Any]) -> dict[str, str]:
+    """What ladders of damage brought to the file's head; no row where it learned from none."""
+    if "damage" not in settings:
+        return {}
+    gain = settings["damage"]["gain"]
+    apart, plain, taught = gain["agreement"], gain["plain"], gain["taught"]
+    words = (
+        f"the score falls in {taught['share']:.1%} ({taught['low']:.1%} – {taught['high']:.1%}) of {taught['n']} steps "
+        f"of contents that were held back, in {plain['share']:.1%} without ladders; SRCC of the validation "
+        f"{apart['difference']:+.4f} ({apart['low']:+.4f} – {apart['high']:+.4f})"
+    )
+    return {"what ladders of damage brought": words}
 
 
 def study_table(path: Path) -> str:
@@ -98,6 +122,19 @@ def held_out(path: Path) -> str:
         f"Scores of different contents at one severity of one kind spread by {own['content_spread']:.2f} of the spread"
     )
     return "\n\n".join([held_out_table(rows, "judge", _BAR), f"{apart} of all of its scores there."])
+
+
+def earlier_table(log: Path) -> str:
+    """What files that shipped before got on the test sets, out of the log of test runs; nothing of other scorers."""
+    runs = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+    runs = [run for run in runs if run["scorer"] == "judge"]
+    now = runs[-1]["settings"]["weights"]
+    lines = ["| file of | data set | images | SRCC (95 % interval) |", "|---|---|--:|---|"]
+    for run in runs:
+        if run["settings"]["weights"] != now:
+            told = f"{run['data']} {run['split']} | {run['n']:,} | {interval(run, 'srcc')}"
+            lines.append(f"| {run['when'][:16].replace('T', ' ')} | {told} |")
+    return "\n".join(lines)
 
 
 def control(path: Path) -> str:

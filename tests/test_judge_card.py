@@ -47,13 +47,18 @@ def test_a_study_is_told_with_every_sign(copy):
     ]
     families = [{"family": "latent", "contents": 9, "none": SHARE, "others": SHARE, "all": SHARE}]
     flat = {"pictures": 30, "shift": -4.25, "worst": -9.5, "weight": -3.0, "srcc_of_naturalness_alone": 0.412}
-    told = {"n": 2006, "pictures": 10000, "rows": rows, "families": families, "flat": flat}
+    agreed = {"agreement": FIGURES}
+    larger = {"name": "lite2", "parameters": 4_860_000, "pictures": 800, "unrated": 799, "n": 400, "own": agreed}
+    larger |= {"larger": agreed | {"difference": gain(-0.0045)}, "taught": agreed | {"difference": gain(0.0039)}}
+    told = {"n": 2006, "pictures": 10000, "rows": rows, "families": families, "flat": flat, "larger": larger}
     (copy / FOLDER / "study.json").write_text(json.dumps(told), encoding="utf-8")
     card = renewed(copy)
     assert "| a | 0.851 (0.840 – 0.860) | 0.880 | +0.0200 (+0.0100 – +0.0300) |" in card
     assert "| b | 0.851 (0.840 – 0.860) | 0.880 | -0.0300 (-0.0400 – -0.0200) |" in card
     assert "| latent | 0.900 (0.800 – 0.950) |" in card
     assert "-4.25 points" in card
+    assert "EfficientNet-Lite2 (4.9 M parameters), the same pictures | 0.851 (0.840 – 0.860) | -0.0045" in card
+    assert "799 unrated pictures scored by EfficientNet-Lite2 | 0.851 (0.840 – 0.860) | +0.0039" in card
     assert "Not measured yet" not in card.partition("study:begin")[2].partition("study:end")[0]
 
 
@@ -72,3 +77,35 @@ def test_a_fine_tuned_file_is_told_with_its_log(copy):
     assert "SRCC +0.0120 (+0.0020 – +0.0220), n = 2,006" in card
     assert "| 250 | 0.850 | 0.880 | latent 20 of 27 |" in card
     assert "| 500 | 0.850 | 0.880 | – |" in card
+
+
+def test_ladders_that_taught_the_head_are_told_with_what_they_cost(copy):
+    facts = asdict(Judge.load().facts)
+    brought = {"agreement": gain(-0.0003), "plain": SHARE | {"share": 0.857}, "taught": SHARE | {"share": 0.953}}
+    damage = {"order": 1.0, "tasks": 0.0, "rank": 0.5, "average": 0.0, "gain": brought}
+    facts |= {"settings": {"members": 2, "width": 192, "epochs": 6, "damage": damage}}
+    metadata = {"latent_critic_judge": json.dumps(facts)}
+    save_file({"x": np.zeros(3, dtype=np.float32)}, copy / FOLDER / "judge.safetensors", metadata=metadata)
+    card = renewed(copy)
+    assert "weights beside the ratings: ladders of damage 1, ranking 0.5 |" in card
+    assert "the score falls in 95.3% (80.0% – 95.0%) of 40 steps" in card
+    assert "in 85.7% without ladders; SRCC of the validation -0.0003" in card
+
+
+def test_what_did_not_ship_held_out_damage_and_the_control_are_told(copy):
+    falls = {"ladders": {"latent": {"ladders": 9, "fell": 20, "n": 27}}}
+    tuned = {"place": "stage5", "steps": 600, "batch": 16, "rate": 1e-4, "gain": gain(-0.02), "best": falls}
+    (copy / FOLDER / "tried.json").write_text(json.dumps([{"validation": FIGURES, "tuned": tuned}]), encoding="utf-8")
+    shares = {"share": 0.96, "share_low": 0.95, "share_high": 0.98, "content_spread": 0.4}
+    kinds = {"smear": {"falls": 9, "n": 10}}
+    row = {"data": "ladders", "scorer": "judge", "n": 195, **FIGURES, **shares, "kinds": kinds}
+    (copy / FOLDER / "held_out.json").write_text(json.dumps([row]), encoding="utf-8")
+    row = {"data": "ai-human-images", "scorer": "judge", "n": 240, **FIGURES}
+    (copy / FOLDER / "control.json").write_text(json.dumps([row]), encoding="utf-8")
+    card = renewed(copy)
+    assert "| from stage5 on, 600 steps of 16, rate 0.0001 |" in card
+    assert "-0.0200 (-0.0300 – -0.0100), n = 2,006 | latent 20 of 27 |" in card
+    assert "96.0 % (95.0 – 98.0)" in card
+    assert "smear 9 of 10. It misses this project's bar of 97%." in card
+    assert "spread by 0.40" in card
+    assert "240 generated pictures of people" in card

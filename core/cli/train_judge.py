@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from .arguments import Subparsers, command
 from .console import note
+from .damage_arguments import add_damage, damage_of
 
 if TYPE_CHECKING:
     from ..train.judge_distil import Distillation, Gain
@@ -36,19 +37,10 @@ def add(kinds: Subparsers) -> None:
     parser.add_argument(
         "--squeeze", type=int, default=0, metavar="N", help="a smaller file: N units before the hidden ones"
     )
-    _add_damage(parser)
+    add_damage(parser)
     _add_teachers(parser)
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads")
     parser.set_defaults(run=run)
-
-
-def _add_damage(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("ladders of damage, whose order the head learns beside the ratings")
-    group.add_argument("--damage", type=Path, metavar="DIR", help="made by latent-critic train judge-ladders")
-    group.add_argument("--order-weight", type=float, default=0.5, help="of a ladder's order (default: 0.5)")
-    group.add_argument("--tasks-weight", type=float, default=0.0, help="of telling kind and extent (default: 0)")
-    group.add_argument("--rank-weight", type=float, default=0.0, help="of the rated pictures' order (default: 0)")
-    group.add_argument("--average", type=float, default=0.0, help="decay of the weights' average (default: 0, none)")
 
 
 def _add_teachers(parser: argparse.ArgumentParser) -> None:
@@ -111,7 +103,6 @@ def run(arguments: argparse.Namespace) -> int:
 
     from ..data.loaders import load, rated_csv
     from ..train.judge import train_judge
-    from ..train.judge_damage import DamageLessons
     from ..train.judge_head import HeadSettings
     from ..train.judge_request import JudgeRequest
 
@@ -120,8 +111,6 @@ def run(arguments: argparse.Namespace) -> int:
     worst, best = arguments.scale
     csv = arguments.loader == "csv"
     data = rated_csv(arguments.data, scale=(worst, best)) if csv else load("biq2021", arguments.data).part("train")
-    weights = arguments.order_weight, arguments.tasks_weight, arguments.rank_weight, arguments.average
-    damage = None if arguments.damage is None else DamageLessons(arguments.damage, *weights)
     request = JudgeRequest(
         data,
         arguments.out,
@@ -130,7 +119,7 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.calibrated_on,
         settings=HeadSettings(rank=arguments.squeeze),
         distil=_distil(arguments),
-        damage=damage,
+        damage=damage_of(arguments),
     )
     with tqdm(file=sys.stderr, disable=None, leave=False) as bar:
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from .arguments import Subparsers, command
 from .console import note, say, table
+from .damage_arguments import add_damage, damage_of
 
 
 def add(kinds: Subparsers) -> None:
@@ -28,6 +29,7 @@ def add(kinds: Subparsers) -> None:
     parser.add_argument(
         "--squeeze", type=int, metavar="N", help="units before the hidden ones, 0 for none (default: the shipped)"
     )
+    add_damage(parser)
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads")
     parser.set_defaults(run=run)
 
@@ -50,7 +52,9 @@ def run(arguments: argparse.Namespace) -> int:
     data = load("biq2021", arguments.data).part("train")
     settings = HeadSettings(rank=read(SHIPPED)[1].rank if arguments.squeeze is None else arguments.squeeze)
     out = arguments.out or Path("views.json")
-    request = JudgeRequest(data, out, arguments.cache, arguments.backbone, settings=settings)
+    request = JudgeRequest(
+        data, out, arguments.cache, arguments.backbone, settings=settings, damage=damage_of(arguments)
+    )
     with tqdm(file=sys.stderr, disable=None, leave=False) as bar:
 
         def watch(what: str, done: int, total: int) -> None:

@@ -112,14 +112,19 @@ def taught_by_damage(
     """
     assert request.damage is not None
     rows = rungs(request.damage, found, tick)
-    kept = sorted(set(range(len(found.mos))) - set(held))
-    taught = _fit(request, found, kept, rows)
+    taught = head_without(request, found, held, rows)
     seen, mos = found.described[list(held)], found.mos[list(held)].tolist()
     with torch.inference_mode():
         before, after = plain(seen).tolist(), taught(seen).tolist()
     apart = compare(after, before, mos, [found.groups[place] for place in held])
     gain = DamageGain(apart, _falls(plain, rows), _falls(taught, rows))
     return _fit(request, found, range(len(found.mos)), rows), agreement(after, mos), gain
+
+
+def head_without(request: JudgeRequest, found: Material, held: Sequence[int], rows: LadderRows) -> JudgeHead:
+    """The head taught by ladders that never saw the pictures at these places."""
+    kept = sorted(set(range(len(found.mos))) - set(held))
+    return _fit(request, found, kept, rows)
 
 
 def _fit(request: JudgeRequest, found: Material, places: Sequence[int], rows: LadderRows) -> JudgeHead:

@@ -17,6 +17,7 @@ from ..nets.judge_file import digest, read
 from ..nets.views import MOST_CROPS
 from .features import Features
 from .judge import Material, Watch, gather, named, validation_head
+from .judge_damage import head_without, rungs
 from .judge_request import JudgeRequest
 
 #: Crops at most, of each policy that is tried beside the full one; 0 shows the global view in the crops' place.
@@ -63,6 +64,9 @@ def views_report(
     """
     found = gather(request, watch)
     head, held = validation_head(request, found, watch)
+    if request.damage is not None:
+        rows = rungs(request.damage, found, named(watch, "ladders"))
+        head = head_without(request, found, held, rows)
     mos, groups = found.mos[held].tolist(), [found.groups[place] for place in held]
 
     def scored(described: Tensor) -> list[float]:
@@ -71,14 +75,14 @@ def views_report(
 
     full = scored(found.described[held])
     views = float((found.features.counts[held] + 1).float().mean())
-    rows = [ViewsRow(MOST_CROPS, views, agreement(full, mos, groups), None)]
+    told = [ViewsRow(MOST_CROPS, views, agreement(full, mos, groups), None)]
     for most in candidates:
         features = _few(request, found, held, most, watch)
         scores = scored(_global_alone(features) if most == 0 else features.descriptions())
         loss = compare(scores, full, mos, groups)
         views = 1.0 + (float(features.counts.float().mean()) if most else 0.0)
-        rows.append(ViewsRow(most, views, agreement(scores, mos, groups), loss))
-    return {"weights": _weights(request, found), "n": len(held), "rows": [row.to_dict() for row in rows]}
+        told.append(ViewsRow(most, views, agreement(scores, mos, groups), loss))
+    return {"weights": _weights(request, found), "n": len(held), "rows": [row.to_dict() for row in told]}
 
 
 def _weights(request: JudgeRequest, found: Material) -> str:
