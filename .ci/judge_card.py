@@ -16,6 +16,8 @@ from card_parts import NOT_YET, held_out_table, interval, read
 
 #: Share of visible steps of damage in which the judge's score should fall.
 _BAR = 0.97
+#: What may count beside the order of ladders.
+_BESIDE = {"tasks": "kind and extent of damage", "rank": "ranking"}
 
 
 def head_words(found: dict[str, Any]) -> str:
@@ -35,8 +37,7 @@ def head_words(found: dict[str, Any]) -> str:
 def _lessons(damage: dict[str, Any] | None) -> str:
     if damage is None:
         return ""
-    others = {"tasks": "kind and extent of damage", "rank": "ranking"}
-    beside = [f"{words} {damage[name]:g}" for name, words in others.items() if damage.get(name)]
+    beside = [f"{words} {damage[name]:g}" for name, words in _BESIDE.items() if damage.get(name)]
     return f"; weights beside the ratings: ladders of damage {damage['order']:g}" + "".join(
         f", {word}" for word in beside
     )
@@ -48,12 +49,13 @@ def damage_row(settings: dict[str, Any]) -> dict[str, str]:
         return {}
     gain = settings["damage"]["gain"]
     apart, plain, taught = gain["agreement"], gain["plain"], gain["taught"]
+    others = [words for name, words in _BESIDE.items() if settings["damage"].get(name)]
     words = (
         f"the score falls in {taught['share']:.1%} ({taught['low']:.1%} – {taught['high']:.1%}) of {taught['n']} steps "
-        f"of contents that were held back, in {plain['share']:.1%} without ladders; SRCC of the validation "
+        f"of contents that were held back, in {plain['share']:.1%} without; SRCC of the validation "
         f"{apart['difference']:+.4f} ({apart['low']:+.4f} – {apart['high']:+.4f})"
     )
-    return {"what ladders of damage brought": words}
+    return {"what " + " and ".join(["ladders of damage", *others]) + " brought": words}
 
 
 def study_table(path: Path) -> str:
@@ -143,9 +145,12 @@ def control(path: Path) -> str:
     if rows is None:
         return NOT_YET
     row = next(row for row in rows if row["scorer"] == "judge")
+    models = ", ".join(f"{name} {told['srcc']:+.2f} (n = {told['n']})" for name, told in row["kinds"].items())
+    about = "holds" if row["srcc_low"] <= 0.0 <= row["srcc_high"] else "does not hold"
     return (
         f"{row['data']}, {row['n']:,} generated pictures of people with their anatomy errors marked: SRCC "
-        f"{interval(row, 'srcc')}. Expected is about 0: the judge does not see hands and faces."
+        f"{interval(row, 'srcc')}; by model {models}. The judge does not see hands and faces, so about 0 is "
+        f"expected; the interval {about} 0."
     )
 
 
@@ -166,7 +171,10 @@ def _tried(rows: list[dict[str, Any]]) -> list[str]:
     ]
     for row in rows:
         tuned, gain = row["tuned"], row["tuned"]["gain"]
-        what = f"from {tuned['place']} on, {tuned['steps']:,} steps of {tuned['batch']}, rate {tuned['rate']:g}"
+        what = (
+            f"from {tuned['place']} on, {tuned['steps']:,} steps of {tuned['batch']}, rate {tuned['rate']:g}; the best "
+        )
+        what += f"validation's weights, of step {tuned['best']['step']:,}"
         told = f"{gain['difference']:+.4f} ({gain['low']:+.4f} – {gain['high']:+.4f}), n = {gain['n']:,}"
         lines.append(f"| {what} | {interval(row['validation'], 'srcc')} | {told} | {_falls(tuned['best'])} |")
     return lines

@@ -23,6 +23,7 @@ from safetensors import safe_open
 
 FOLDER = readme.ROOT / "core" / "assets" / "critic_ldm"
 _NONE = "–"
+_COPIES = "samples nearer to a training crop than every held-back picture is"
 #: Sizes that the command takes, as the record names them.
 _FLAGS = ("unet_channels", "unet_heads", "text_width", "text_layers")
 
@@ -74,7 +75,7 @@ def figure_rows(figures: dict[str, Any]) -> dict[str, str]:
     return {
         f"PSNR at {figures['size']} px, {figures['held_back']} held-back pictures": f"{figures['psnr']:.2f} dB",
         **{f"AUC, words against damage: {kind}": f"{value:.3f}" for kind, value in figures["auc"].items()},
-        "samples nearer to a training crop than every held-back picture is": copies(figures),
+        _COPIES: copies(figures),
     }
 
 
@@ -97,6 +98,8 @@ def section(folder: Path) -> str:
     beside, head = read(folder / "shipped.json"), read(folder / "lgdm.json")
     ours = training_rows(record) | figure_rows(figures)
     theirs = training_rows(shipped_record()) | (figure_rows(beside) if beside else {})
+    if beside:
+        theirs[_COPIES] = _NONE  # it was not trained on these pictures
     if beside and ours.keys() != theirs.keys():
         raise ValueError(f"{folder}: shipped.json is of {sorted(ours.keys() ^ theirs.keys())[0]}, figures.json is not")
     rows = [(name, value, theirs.get(name, _NONE)) for name, value in ours.items()]

@@ -33,8 +33,9 @@ def test_the_last_test_run_was_of_the_shipped_weights(runs):
     assert runs[-1]["settings"]["weights"] == digest(SHIPPED)
 
 
-def test_every_published_figure_is_the_last_run_on_its_set(runs):
-    rows = read_json("benchmark.json")
+@pytest.mark.parametrize("file", ["benchmark.json", "held_out.json", "control.json"])
+def test_every_published_figure_is_the_last_run_on_its_set(runs, file):
+    rows = read_json(file)
     assert rows
     last = {(run["data"], run["split"], run["scorer"]): run for run in runs}
     for row in rows:
@@ -52,6 +53,8 @@ def test_the_ladders_were_measured_on_the_shipped_weights():
 def test_the_views_were_measured_on_the_shipped_backbone_and_policies():
     found = read_json("views.json")
     assert found["weights"] == digest(SHIPPED)
+    told = Judge.load().facts.settings.get("damage") or {}
+    assert found["damage"] == ({name: value for name, value in told.items() if name != "gain"} or None)
     measured = {row["most"]: row["agreement"] for row in found["rows"]}
     assert set(POLICIES.values()) <= set(measured)
     validation = Judge.load().facts.validation

@@ -89,23 +89,27 @@ def test_ladders_that_taught_the_head_are_told_with_what_they_cost(copy):
     card = renewed(copy)
     assert "weights beside the ratings: ladders of damage 1, ranking 0.5 |" in card
     assert "the score falls in 95.3% (80.0% – 95.0%) of 40 steps" in card
-    assert "in 85.7% without ladders; SRCC of the validation -0.0003" in card
+    assert "| what ladders of damage and ranking brought |" in card
+    assert "in 85.7% without; SRCC of the validation -0.0003" in card
 
 
 def test_what_did_not_ship_held_out_damage_and_the_control_are_told(copy):
-    falls = {"ladders": {"latent": {"ladders": 9, "fell": 20, "n": 27}}}
+    falls = {"step": 200, "ladders": {"latent": {"ladders": 9, "fell": 20, "n": 27}}}
     tuned = {"place": "stage5", "steps": 600, "batch": 16, "rate": 1e-4, "gain": gain(-0.02), "best": falls}
     (copy / FOLDER / "tried.json").write_text(json.dumps([{"validation": FIGURES, "tuned": tuned}]), encoding="utf-8")
     shares = {"share": 0.96, "share_low": 0.95, "share_high": 0.98, "content_spread": 0.4}
     kinds = {"smear": {"falls": 9, "n": 10}}
     row = {"data": "ladders", "scorer": "judge", "n": 195, **FIGURES, **shares, "kinds": kinds}
     (copy / FOLDER / "held_out.json").write_text(json.dumps([row]), encoding="utf-8")
-    row = {"data": "ai-human-images", "scorer": "judge", "n": 240, **FIGURES}
+    models = {"dall-e3": {"srcc": 0.26, "n": 80}, "sdxl": {"srcc": -0.07, "n": 80}}
+    row = {"data": "ai-human-images", "scorer": "judge", "n": 240, **FIGURES, "kinds": models}
     (copy / FOLDER / "control.json").write_text(json.dumps([row]), encoding="utf-8")
     card = renewed(copy)
-    assert "| from stage5 on, 600 steps of 16, rate 0.0001 |" in card
+    assert "| from stage5 on, 600 steps of 16, rate 0.0001; the best validation's weights, of step 200 |" in card
     assert "-0.0200 (-0.0300 – -0.0100), n = 2,006 | latent 20 of 27 |" in card
     assert "96.0 % (95.0 – 98.0)" in card
     assert "smear 9 of 10. It misses this project's bar of 97%." in card
     assert "spread by 0.40" in card
     assert "240 generated pictures of people" in card
+    assert "dall-e3 +0.26 (n = 80), sdxl -0.07 (n = 80)" in card
+    assert "the interval does not hold 0." in card

@@ -16,7 +16,7 @@ _RESET = Path("/proc/self/clear_refs")
 
 @dataclass(frozen=True, slots=True)
 class Costs:
-    """Of the pictures that this run itself scored; ``None`` where there were none, or where it cannot be measured.
+    """Of the pictures that a run itself scored; ``None`` where there were none, or where it cannot be measured.
 
     Attributes:
         images_per_second: Pictures over the seconds inside the scorer; reading files is not counted.

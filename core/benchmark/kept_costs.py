@@ -20,6 +20,8 @@ def costs_of(scored: Scored, data: str, split: str, log: Path | None) -> Costs:
         split: The part.
         log: Of test runs; ``None`` for none.
 
+    What a scorer costs on held-out ladders is taken whatever their pictures were: the log does not name them.
+
     Returns:
         Empty costs where nobody measured any.
     """

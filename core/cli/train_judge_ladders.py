@@ -70,8 +70,12 @@ def run(arguments: argparse.Namespace) -> int:
 def _ladders(arguments: argparse.Namespace, watch: object) -> list[Path]:
     from ..image_files import find_images
     from ..train.judge_ladders import LadderRequest, make_ladders
+    from ..train.ldm.pictures import listed_as_held_back
 
     contents = find_images([arguments.contents])
+    # What the folder's own list holds back is for reporting: no ladder may teach it.
+    held = listed_as_held_back(Path(arguments.contents))
+    contents = [path for path in contents if Path(path).relative_to(arguments.contents).as_posix() not in held]
     if arguments.limit is not None and 0 < arguments.limit < len(contents):
         contents = [contents[place * len(contents) // arguments.limit] for place in range(arguments.limit)]
     request = LadderRequest(

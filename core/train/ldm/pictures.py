@@ -116,6 +116,16 @@ def some_of(pictures: Sequence[T], count: int) -> Sequence[T]:
     return [pictures[place * len(pictures) // count] for place in range(count)]
 
 
+def listed_as_held_back(folder: Path) -> frozenset[str]:
+    """Files that a folder's manifest holds back; none without a manifest.
+
+    Raises:
+        UnreadableFile: a manifest that is no JSON.
+    """
+    rows = _manifest_rows(folder) if (folder / MANIFEST).exists() else ()
+    return frozenset(str(row["file"]) for row in rows if row.get("held_back"))
+
+
 def _manifest_rows(folder: Path) -> Sequence[Mapping[str, object]]:
     path = folder / MANIFEST
     if path.exists():

@@ -8,12 +8,14 @@ import pytest
 from latent_critic.core.data.loaders import rated_csv
 from latent_critic.core.errors import BadInput
 from latent_critic.core.nets.judge_file import read
+from latent_critic.core.train import judge_damage
 from latent_critic.core.train.judge import train_judge
 from latent_critic.core.train.judge_damage import DamageLessons
 from latent_critic.core.train.judge_distil import Distillation
 from latent_critic.core.train.judge_head import HeadSettings
 from latent_critic.core.train.judge_ladders import LadderRequest, make_ladders
 from latent_critic.core.train.judge_request import JudgeRequest
+from latent_critic.core.train.judge_rungs import HELD_BACK_SHARE
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
@@ -60,6 +62,37 @@ def test_ladders_teach_their_order_and_the_file_says_so(folder, tmp_path):
     assert told["gain"]["taught"]["share"] == brought.taught["share"]
 
 
+def test_nothing_that_is_held_back_is_learned(folder, tmp_path, monkeypatch):
+    """Neither the validation part nor held-back contents of ladders reach the head that is measured."""
+    fits, inner = [], judge_damage.fit_changed
+
+    def seen(described, mos, groups, settings, change, ladders):
+        fits.append((len(mos), set(groups), {ladder[0].content for ladder in ladders.ladders}))
+        return inner(described, mos, groups, settings, change, ladders)
+
+    monkeypatch.setattr(judge_damage, "fit_changed", seen)
+    result = train_judge(asked(folder, tmp_path, order=1.0))
+    (measured, contents_of_measured, learned), (final, every, learned_finally) = fits
+    assert measured == 40 - result.validation.n
+    assert final == 40
+    assert contents_of_measured < every
+    assert learned == learned_finally
+    assert learned
+    assert all(int(content, 16) % HELD_BACK_SHARE for content in learned)
+
+
+def test_weights_without_ladders_are_refused_and_ladders_are_read_first(folder, tmp_path, capsys):
+    from latent_critic.core.cli.main import main
+
+    command = ["train", "judge", "--data", str(folder / "list.csv"), "--cache", str(tmp_path / "cache")]
+    command += ["--out", str(tmp_path / "out.safetensors")]
+    assert main([*command, "--order-weight", "1"]) != 0
+    assert "--damage DIR" in capsys.readouterr().err
+    (tmp_path / "empty").mkdir()
+    assert main([*command, "--damage", str(tmp_path / "empty")]) != 0
+    assert not (tmp_path / "cache").exists(), "nothing was extracted before"
+
+
 def test_the_command_teaches_by_ladders(folder, tmp_path, capsys, monkeypatch):
     from latent_critic.core.cli.main import main
 
@@ -77,7 +110,10 @@ def test_the_command_teaches_by_ladders(folder, tmp_path, capsys, monkeypatch):
     assert json.dumps(read(tmp_path / "out.safetensors")[1].settings["damage"]["order"]) == "0.5"
 
 
-@pytest.mark.parametrize("lessons", [{"order": 0.0}, {"order": -1.0}, {"order": 0.5, "average": 1.0}])
+@pytest.mark.parametrize(
+    "lessons",
+    [{"order": 0.0}, {"order": -1.0}, {"order": 0.5, "average": 1.0}, {"tasks": float("inf")}, {"rank": float("nan")}],
+)
 def test_weights_that_teach_nothing_are_refused(lessons, tmp_path):
     with pytest.raises(BadInput, match="weights"):
         DamageLessons(tmp_path, **lessons)
