@@ -77,6 +77,16 @@ try {
     return (stores?.get('subgraph')?.subgraphBlueprints ?? []).map((one) => one.display_name);
   });
 
+  // Several nodes may show pictures, and the last of them late: first wait for each that the server had pictures for.
+  const pictured = Object.entries(outputs).filter(([, told]) => told.images?.length).map(([id]) => id);
+  await page.waitForFunction(
+    (ids) => window.app.graph._nodes
+      .filter((node) => node.type.startsWith('LatentCritic') && ids.includes(String(node.id)))
+      .every((node) => node.imgs?.length && node.imgs.every((image) => image.naturalWidth > 0)),
+    pictured,
+    { timeout: MINUTE / 3, polling: 500 },
+  ).catch(() => {}); // a node that draws nothing is told of below
+
   // The pictures that our node shows: loaded images of a node of ours, drawn on the canvas; or the report of a node
   // inside a subgraph, which is not drawn.
   const shown = await page.waitForFunction(
