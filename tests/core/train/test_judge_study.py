@@ -178,7 +178,7 @@ def test_the_whole_study(folder, tmp_path, monkeypatch, capsys):
     told = json.loads(out.read_text())
     names = [row["name"] for row in told["rows"]]
     assert names == [
-        "as shipped",
+        "ratings alone",
         *(change.name for change in CHANGES),
         "all together",
         *(change.name for change in MAPS),
