@@ -20,6 +20,11 @@ _BAR = 0.97
 _BESIDE = {"tasks": "kind and extent of damage", "rank": "ranking"}
 
 
+def apart(gain: dict[str, Any]) -> str:
+    """A paired difference with its 95 % interval."""
+    return f"{gain['difference']:+.4f} ({gain['low']:+.4f} – {gain['high']:+.4f})"
+
+
 def head_words(found: dict[str, Any]) -> str:
     """How the file's head was fitted, in a line."""
     settings = found["settings"]
@@ -48,12 +53,12 @@ def damage_row(settings: dict[str, Any]) -> dict[str, str]:
     if "damage" not in settings:
         return {}
     gain = settings["damage"]["gain"]
-    apart, plain, taught = gain["agreement"], gain["plain"], gain["taught"]
+    plain, taught = gain["plain"], gain["taught"]
     others = [words for name, words in _BESIDE.items() if settings["damage"].get(name)]
     words = (
         f"the score falls in {taught['share']:.1%} ({taught['low']:.1%} – {taught['high']:.1%}) of {taught['n']} steps "
         f"of contents that were held back, in {plain['share']:.1%} without; SRCC of the validation "
-        f"{apart['difference']:+.4f} ({apart['low']:+.4f} – {apart['high']:+.4f})"
+        f"{apart(gain['agreement'])}"
     )
     return {"what " + " and ".join(["ladders of damage", *others]) + " brought": words}
 
@@ -66,7 +71,7 @@ def study_table(path: Path) -> str:
     lines = ["| change | SRCC (95 % interval) | PLCC | difference of SRCC (95 %, paired) |", "|---|---|--:|---|"]
     for row in found["rows"]:
         gain = row["difference"]
-        told = "–" if gain is None else f"{gain['difference']:+.4f} ({gain['low']:+.4f} – {gain['high']:+.4f})"
+        told = "–" if gain is None else apart(gain)
         lines.append(
             f"| {row['name']} | {interval(row['agreement'], 'srcc')} | {row['agreement']['plcc']:.3f} | {told} |"
         )
@@ -96,7 +101,7 @@ def _larger(found: dict[str, Any]) -> list[str]:
     for key, what in words.items():
         if key in found:
             gain = found[key].get("difference")
-            told = "–" if gain is None else f"{gain['difference']:+.4f} ({gain['low']:+.4f} – {gain['high']:+.4f})"
+            told = "–" if gain is None else apart(gain)
             lines.append(f"| {what} | {interval(found[key]['agreement'], 'srcc')} | {told} |")
     return [*lines, "", f"n = {found['n']:,} of the held-back pictures."]
 
@@ -120,10 +125,10 @@ def held_out(path: Path) -> str:
     if rows is None:
         return NOT_YET
     own = next(row for row in rows if row["scorer"] == "judge")
-    apart = (
+    spread = (
         f"Scores of different contents at one severity of one kind spread by {own['content_spread']:.2f} of the spread"
     )
-    return "\n\n".join([held_out_table(rows, "judge", _BAR), f"{apart} of all of its scores there."])
+    return "\n\n".join([held_out_table(rows, "judge", _BAR), f"{spread} of all of its scores there."])
 
 
 def earlier_table(log: Path) -> str:
@@ -175,7 +180,7 @@ def _tried(rows: list[dict[str, Any]]) -> list[str]:
             f"from {tuned['place']} on, {tuned['steps']:,} steps of {tuned['batch']}, rate {tuned['rate']:g}; the best "
         )
         what += f"validation's weights, of step {tuned['best']['step']:,}"
-        told = f"{gain['difference']:+.4f} ({gain['low']:+.4f} – {gain['high']:+.4f}), n = {gain['n']:,}"
+        told = f"{apart(gain)}, n = {gain['n']:,}"
         lines.append(f"| {what} | {interval(row['validation'], 'srcc')} | {told} | {_falls(tuned['best'])} |")
     return lines
 
@@ -189,7 +194,7 @@ def _tuned(tuned: dict[str, Any], log: Path) -> str:
     gain = tuned["gain"]
     lines = [
         f"Over the head on frozen features that it began from, on the same held-back pictures: SRCC "
-        f"{gain['difference']:+.4f} ({gain['low']:+.4f} – {gain['high']:+.4f}), n = {gain['n']:,}.",
+        f"{apart(gain)}, n = {gain['n']:,}.",
         "",
         "| step | SRCC, validation by content | PLCC | steps of damage in which the score falls |",
         "|--:|--:|--:|---|",

@@ -31,6 +31,12 @@ def copy(tmp_path):
     return tmp_path
 
 
+def install(copy, **told):
+    """A judge's file that says these things of itself."""
+    metadata = {"latent_critic_judge": json.dumps(asdict(Judge.load().facts) | told)}
+    save_file({"x": np.zeros(3, dtype=np.float32)}, copy / FOLDER / "judge.safetensors", metadata=metadata)
+
+
 def renewed(copy):
     """The card that cards.py writes there."""
     done = subprocess.run(
@@ -63,11 +69,8 @@ def test_a_study_is_told_with_every_sign(copy):
 
 
 def test_a_fine_tuned_file_is_told_with_its_log(copy):
-    facts = asdict(Judge.load().facts)
     tuned = {"place": "stage5", "steps": 2000, "batch": 16, "gain": gain(0.012)}
-    facts |= {"rank": 64, "format": 2, "settings": {"share": 0.2, "split_seed": 0, "tuned": tuned}}
-    metadata = {"latent_critic_judge": json.dumps(facts)}
-    save_file({"x": np.zeros(3, dtype=np.float32)}, copy / FOLDER / "judge.safetensors", metadata=metadata)
+    install(copy, rank=64, format=2, settings={"share": 0.2, "split_seed": 0, "tuned": tuned})
     row = {"stage": "judge", "step": 250, "srcc": 0.85, "plcc": 0.88, "n": 400}
     families = {"latent": {"ladders": 9, "fell": 20, "n": 27}}
     log = [row | {"ladders": families}, row | {"step": 500, "ladders": {}}, {"stage": "judge", "loss": 1.0}]
@@ -80,12 +83,9 @@ def test_a_fine_tuned_file_is_told_with_its_log(copy):
 
 
 def test_ladders_that_taught_the_head_are_told_with_what_they_cost(copy):
-    facts = asdict(Judge.load().facts)
     brought = {"agreement": gain(-0.0003), "plain": SHARE | {"share": 0.857}, "taught": SHARE | {"share": 0.953}}
     damage = {"order": 1.0, "tasks": 0.0, "rank": 0.5, "average": 0.0, "gain": brought}
-    facts |= {"settings": {"members": 2, "width": 192, "epochs": 6, "damage": damage}}
-    metadata = {"latent_critic_judge": json.dumps(facts)}
-    save_file({"x": np.zeros(3, dtype=np.float32)}, copy / FOLDER / "judge.safetensors", metadata=metadata)
+    install(copy, settings={"members": 2, "width": 192, "epochs": 6, "damage": damage})
     card = renewed(copy)
     assert "weights beside the ratings: ladders of damage 1, ranking 0.5 |" in card
     assert "the score falls in 95.3% (80.0% – 95.0%) of 40 steps" in card

@@ -82,9 +82,8 @@ def run(arguments: argparse.Namespace) -> int:
 def _tell(found: dict[str, Any]) -> None:
     cells = [["change", "SRCC", "PLCC", "difference (95 %)"]]
     for row in found["rows"]:
-        gain = row["difference"]
-        words = "" if gain is None else f"{gain['difference']:+.4f} ({gain['low']:+.4f} to {gain['high']:+.4f})"
-        cells.append([row["name"], f"{row['agreement']['srcc']:.4f}", f"{row['agreement']['plcc']:.4f}", words])
+        measured = row["agreement"]
+        cells.append([row["name"], f"{measured['srcc']:.4f}", f"{measured['plcc']:.4f}", _gain(row["difference"])])
     say(table(cells))
     if found.get("families"):
         cells = [["family", "no ladders", "the other families", "all families"]]
@@ -99,7 +98,10 @@ def _tell(found: dict[str, Any]) -> None:
         cells = [[f"{larger['pictures']} pictures", "SRCC", "difference (95 %)"]]
         for name in ("own", "larger", "taught"):
             if name in larger:
-                gain = larger[name].get("difference")
-                words = "" if gain is None else f"{gain['difference']:+.4f} ({gain['low']:+.4f} to {gain['high']:+.4f})"
-                cells.append([name, f"{larger[name]['agreement']['srcc']:.4f}", words])
+                row = larger[name]
+                cells.append([name, f"{row['agreement']['srcc']:.4f}", _gain(row.get("difference"))])
         say(table(cells))
+
+
+def _gain(gain: dict[str, Any] | None) -> str:
+    return "" if gain is None else f"{gain['difference']:+.4f} ({gain['low']:+.4f} to {gain['high']:+.4f})"
