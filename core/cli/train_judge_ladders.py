@@ -70,14 +70,16 @@ def run(arguments: argparse.Namespace) -> int:
 def _ladders(arguments: argparse.Namespace, watch: object) -> list[Path]:
     from ..image_files import find_images
     from ..train.judge_ladders import LadderRequest, make_ladders
-    from ..train.ldm.pictures import listed_as_held_back
+    from ..train.ldm.pictures import listed_as_held_back, listed_contents
 
     contents = find_images([arguments.contents])
     # What the folder's own list holds back is for reporting: no ladder may teach it.
     held = listed_as_held_back(Path(arguments.contents))
-    contents = [path for path in contents if Path(path).relative_to(arguments.contents).as_posix() not in held]
+    contents = [path for path in contents if _within(path, arguments) not in held]
     if arguments.limit is not None and 0 < arguments.limit < len(contents):
         contents = [contents[place * len(contents) // arguments.limit] for place in range(arguments.limit)]
+    listed = listed_contents(Path(arguments.contents))
+    groups = {path: listed[name] for path in contents if (name := _within(path, arguments)) in listed}
     request = LadderRequest(
         tuple(contents),
         arguments.out,
@@ -86,6 +88,7 @@ def _ladders(arguments: argparse.Namespace, watch: object) -> list[Path]:
         tuple(arguments.levels),
         arguments.side,
         arguments.reported,
+        groups=groups,
     )
     backbone = None
     if {"latent", "generation"} & set(arguments.families):
@@ -94,6 +97,10 @@ def _ladders(arguments: argparse.Namespace, watch: object) -> list[Path]:
 
         backbone = DiffusersBackbone(load_pipeline(arguments.model, arguments.device))
     return make_ladders(request, backbone, watch)  # type: ignore[arg-type]
+
+
+def _within(path: Path, arguments: argparse.Namespace) -> str:
+    return Path(path).relative_to(arguments.contents).as_posix()
 
 
 def _extremes(arguments: argparse.Namespace, watch: object) -> list[Path]:

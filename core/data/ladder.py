@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..errors import BadInput
+from ..errors import BadInput, UnreadableFile
+from ..files import write_text
 from ..image_files import find_images
 from ..images import from_picture, to_picture
 
@@ -28,6 +30,8 @@ LEVELS = (1, 2, 3, 4, 5)
 #: Name of the undamaged picture in place of family and kind.
 CLEAN = "clean"
 _SUFFIX = ".png"
+#: Beside the pictures: what each content belongs to, where it is more than its own picture.
+_GROUPS = "groups.json"
 
 #: Picture [3, H, W], strength, random generator → the damaged picture, same shape.
 Change = Callable[[Tensor, float, torch.Generator], Tensor]
@@ -83,6 +87,8 @@ class Rung:
         family: Of damage; ``clean`` for the picture itself.
         kind: Of damage; ``clean`` for the picture itself.
         level: 0 to 5.
+        group: What must lie on one side of a split, such as a clip with all of its frames; the content where nothing
+            is known of that.
     """
 
     path: Path
@@ -90,6 +96,11 @@ class Rung:
     family: str
     kind: str
     level: int
+    group: str
+
+    def is_held_back(self, share: int) -> bool:
+        """Whether it is for measuring alone: one group in ``share`` is."""
+        return int(self.group, 16) % share == 0
 
 
 def coded(image: Tensor, form: str, **options: Any) -> Tensor:
@@ -120,10 +131,12 @@ def read_ladders(folder: str | Path, leave_out: Sequence[str] = ()) -> list[list
 
     Raises:
         BadInput: no ladder there, or a file that is no rung.
+        UnreadableFile: groups that cannot be read.
     """
+    groups = read_groups(Path(folder))
     found: dict[tuple[str, str, str], dict[int, Rung]] = {}
     for path in sorted(map(Path, find_images([str(folder)]))):
-        rung = _rung(path)
+        rung = _rung(path, groups)
         found.setdefault((rung.content, rung.family, rung.kind), {})[rung.level] = rung
     ladders = []
     for (content, family, kind), rungs in found.items():
@@ -139,14 +152,43 @@ def read_ladders(folder: str | Path, leave_out: Sequence[str] = ()) -> list[list
     return ladders
 
 
-def _rung(path: Path) -> Rung:
+def read_groups(folder: Path) -> dict[str, str]:
+    """Contents of a folder of ladders → what they belong to; empty where nobody said so.
+
+    Raises:
+        UnreadableFile: a list that is none.
+    """
+    path = folder / _GROUPS
+    if not path.exists():
+        return {}
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return {str(content): f"{int(group, 16):016x}" for content, group in found.items()}
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        remedy = "Delete it and run latent-critic train judge-ladders again: pictures that are there are kept."
+        raise UnreadableFile("contents and their groups as JSON", f"{path}: {error}", remedy) from error
+
+
+def write_groups(folder: Path, groups: Mapping[str, str]) -> None:
+    """Note what contents (names) belong to (any words), beside what was noted before.
+
+    Raises:
+        UnreadableFile: what was noted before cannot be read.
+    """
+    if not groups:
+        return
+    named = {content: content_name(words.encode()) for content, words in groups.items()}
+    write_text(folder / _GROUPS, json.dumps(read_groups(folder) | named, indent=0, sort_keys=True) + "\n")
+
+
+def _rung(path: Path, groups: Mapping[str, str]) -> Rung:
     parts = path.stem.split("-")
     known = len(parts) == 4 and parts[1] in (*FAMILIES, CLEAN) and parts[3].isdigit() and int(parts[3]) in (0, *LEVELS)
     if not known:
         raise BadInput(
             "files such as CONTENT-camera-jpeg-3.png alone", path.name, "Give ladders a folder of their own."
         )
-    return Rung(path, parts[0], parts[1], parts[2], int(parts[3]))
+    return Rung(path, parts[0], parts[1], parts[2], int(parts[3]), groups.get(parts[0], parts[0]))
 
 
 def margin(better: Rung, worse: Rung) -> float:

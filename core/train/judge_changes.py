@@ -111,10 +111,10 @@ class LadderRows:
     described: Tensor
 
     def part(self, families: Sequence[str], held: bool, share: int) -> LadderRows:
-        """Ladders of these families, of contents that are held back (one in ``share``) or of the others."""
+        """Ladders of these families, of contents that are held back (one group in ``share``) or of the others."""
         kept, rows, start = [], [], 0
         for ladder in self.ladders:
-            if ladder[-1].family in families and (int(ladder[0].content, 16) % share == 0) == held:
+            if ladder[-1].family in families and ladder[-1].is_held_back(share) == held:
                 kept.append(ladder)
                 rows.append(self.described[start : start + len(ladder)])
             start += len(ladder)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from ..data.ladder import CLEAN, FAMILIES, LEVELS, LadderKind, content_name, file_name
+from ..data.ladder import CLEAN, FAMILIES, LEVELS, LadderKind, content_name, file_name, write_groups
 from ..data.ladder_camera import CAMERA
 from ..data.ladder_generation import generation_kinds
 from ..data.ladder_latent import latent_kinds
@@ -39,6 +39,7 @@ class LadderRequest:
         side: Longest side of the pictures: larger ones are cut to their centre, nothing is resized.
         reported: Also make the kinds that the held-out report uses, which are then no longer unseen.
         seed: Of what is drawn.
+        groups: What contents belong to, such as the clip of a frame, where that is known: one group is never split.
     """
 
     contents: tuple[Path, ...]
@@ -49,6 +50,7 @@ class LadderRequest:
     side: int = 384
     reported: bool = False
     seed: int = 0
+    groups: Mapping[Path, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.contents:
@@ -99,10 +101,11 @@ def make_ladders(
 
     Raises:
         BadInput: no model for a family that needs one.
-        UnreadableFile: a picture cannot be read.
+        UnreadableFile: a picture, or what was noted of groups, cannot be read.
     """
     sweep(request.out)
     kinds = families_of(request, backbone)
+    write_groups(request.out, {_name(path): words for path, words in request.groups.items()})
     found = []
     for done, path in enumerate(request.contents):
         found += _one_content(request, path, kinds)
@@ -112,7 +115,7 @@ def make_ladders(
 
 
 def _one_content(request: LadderRequest, path: Path, kinds: dict[str, tuple[LadderKind, ...]]) -> list[Path]:
-    name = content_of(path)[:16]
+    name = _name(path)
     image: Tensor | None = None
     wanted: list[tuple[str, LadderKind | None, int]] = [(file_name(name, CLEAN, CLEAN, 0), None, 0)]
     for family, known in kinds.items():
@@ -126,6 +129,10 @@ def _one_content(request: LadderRequest, path: Path, kinds: dict[str, tuple[Ladd
             made = image if kind is None else kind.damaged(image, level, seed)
             write_picture(made, request.out / file)
     return [request.out / file for file, _, _ in wanted]
+
+
+def _name(path: Path) -> str:
+    return content_of(path)[:16]
 
 
 def _drawn(known: Sequence[LadderKind], request: LadderRequest, key: str) -> list[LadderKind]:

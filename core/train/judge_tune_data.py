@@ -56,11 +56,11 @@ def pool(request: TuneRequest, kept: Sequence[int], groups: Sequence[int]) -> Po
         BadInput: no ladders in their folder.
     """
     ladders = [] if request.ladders is None else read_ladders(request.ladders)
-    held = [ladder for ladder in ladders if int(ladder[0].content, 16) % HELD_BACK_SHARE == 0]
+    held = [ladder for ladder in ladders if ladder[-1].is_held_back(HELD_BACK_SHARE)]
     learned = [
         ladder
         for ladder in ladders
-        if int(ladder[0].content, 16) % HELD_BACK_SHARE and ladder[-1].family not in request.leave_out
+        if not ladder[-1].is_held_back(HELD_BACK_SHARE) and ladder[-1].family not in request.leave_out
     ]
     return Pool(list(kept), list(groups), learned, held)
 

@@ -122,8 +122,20 @@ def listed_as_held_back(folder: Path) -> frozenset[str]:
     Raises:
         UnreadableFile: a manifest that is no JSON.
     """
-    rows = _manifest_rows(folder) if (folder / MANIFEST).exists() else ()
-    return frozenset(str(row["file"]) for row in rows if row.get("held_back"))
+    return frozenset(str(row["file"]) for row in _listed(folder) if row.get("held_back"))
+
+
+def listed_contents(folder: Path) -> dict[str, str]:
+    """Files of a folder's manifest → what they show, alike for frames of one video; empty without a manifest.
+
+    Raises:
+        UnreadableFile: a manifest that is no JSON.
+    """
+    return {str(row["file"]): _content(row) for row in _listed(folder)}
+
+
+def _listed(folder: Path) -> Sequence[Mapping[str, object]]:
+    return _manifest_rows(folder) if (folder / MANIFEST).exists() else ()
 
 
 def _manifest_rows(folder: Path) -> Sequence[Mapping[str, object]]:

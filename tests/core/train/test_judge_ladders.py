@@ -1,5 +1,7 @@
 """Ladders made into a folder: stopped and gone on, through a real tiny model, and by the command."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ from latent_critic.core.data.ladder import read_ladders
 from latent_critic.core.data.ladder_generation import generation_kinds
 from latent_critic.core.errors import BadInput, UnreadableFile
 from latent_critic.core.images import picture_size
+from latent_critic.core.train.features import content_of
 from latent_critic.core.train.judge_ladders import LadderRequest, make_ladders
 from PIL import Image
 
@@ -134,3 +137,41 @@ def test_the_command(contents, tmp_path, capsys):
     assert len(read_ladders(out)) == 2
     assert main(command.split()) == 2
     assert "--contents" in capsys.readouterr().err
+
+
+def test_a_manifest_holds_pictures_back_and_keeps_a_clip_together(contents, tmp_path, capsys):
+    from latent_critic.core.cli.main import main
+
+    folder, out = tmp_path / "contents", tmp_path / "made"
+    folder.mkdir()
+    listed = []
+    for name, told in (("a", "clip-1.webp"), ("b", "clip-2.webp"), ("c", "held.png"), ("d", "alone.png")):
+        made = Image.effect_noise((64, 64), 20 + ord(name))
+        made.convert("RGB").save(folder / f"{name}.png")
+        listed.append({"file": f"{name}.png", "source": "s", "path": told, "held_back": name == "c"})
+    (folder / "manifest.json").write_text(json.dumps({"sources": {}, "pictures": listed}))
+    command = f"train judge-ladders --contents {folder} --out {out} --families camera --kinds 1 --levels 5 --side 64"
+    assert main(command.split()) == 0
+    assert "6 pictures" in capsys.readouterr().err
+    groups = {ladder[-1].content: ladder[-1].group for ladder in read_ladders(out)}
+    a, b, d = (content_of(folder / f"{name}.png")[:16] for name in "abd")
+    assert groups.keys() == {a, b, d}
+    assert groups[a] == groups[b] != groups[d]
+    assert len({groups[a], a, b}) == 3
+    frames = [ladder[-1] for ladder in read_ladders(out) if ladder[-1].group == groups[a]]
+    for share in (2, 3, 5, 7):
+        assert len({rung.is_held_back(share) for rung in frames}) == 1
+    (folder / "a.png").unlink()
+    assert main(command.split()) == 0  # what was noted of others stays
+    assert {ladder[-1].group for ladder in read_ladders(out)} == set(groups.values())
+
+
+def test_groups_that_cannot_be_read_are_named(contents, tmp_path):
+    made = make_ladders(LadderRequest(contents[:1], tmp_path, ("camera",), kinds=1, levels=(5,), side=64))
+    assert all(rung.group == rung.content for ladder in read_ladders(tmp_path) for rung in ladder)
+    assert not (tmp_path / "groups.json").exists()
+    for torn in ('{"a": ', "[]", '{"a": "no number"}'):
+        (tmp_path / "groups.json").write_text(torn)
+        with pytest.raises(UnreadableFile, match="Delete it"):
+            read_ladders(tmp_path)
+    assert all(path.exists() for path in made)

@@ -97,7 +97,7 @@ def test_together_is_all_of_them():
 
 
 def rungs(content, family, kind):
-    return [Rung(None, content, family, kind, level) for level in (0, 3, 5)]
+    return [Rung(None, content, family, kind, level, content) for level in (0, 3, 5)]
 
 
 def test_ladders_are_learned_and_families_kept_apart(described, mos):
