@@ -21,8 +21,8 @@ def add(kinds: Subparsers) -> None:
     parser.add_argument("--contents", metavar="DIR", help="good pictures, of licences that allow it")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="a folder for ladders alone")
     parser.add_argument(
-        "--families", nargs="+", default=["camera", "scale", "latent"], metavar="NAME",
-        help="camera, scale, latent, generation (default: the first three)",
+        "--families", nargs="+", default=["camera", "scale", "structure", "latent"], metavar="NAME",
+        help="camera, scale, structure, latent, generation (default: all but the last)",
     )  # fmt: skip
     parser.add_argument("--kinds", type=int, default=3, metavar="N", help="of each family, by content; 0: all")
     parser.add_argument("--levels", type=int, nargs="+", default=[1, 3, 5], metavar="N", help="of 1 to 5")

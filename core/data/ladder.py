@@ -1,7 +1,8 @@
 """Ladders of known damage for training: kinds in families, five levels each, and the names of their pictures' files.
 
 A picture is only ever compared with its own damaged forms, so that no content looks good by itself. Each family has its
-own file: ``ladder_camera.py`` (a), ``ladder_scale.py`` (b), ``ladder_latent.py`` (c), ``ladder_generation.py`` (d).
+own file: ``ladder_camera.py`` (a), ``ladder_scale.py`` (b), ``ladder_latent.py`` (c), ``ladder_generation.py`` (d),
+``ladder_structure.py`` (e).
 Kinds that ``held_out.py`` reports on are marked: they are made only where that is asked for, because whoever trains on
 them can no longer call them unseen.
 """
@@ -25,7 +26,7 @@ from ..files import write_text
 from ..image_files import find_images
 from ..images import from_picture, to_picture
 
-FAMILIES = ("camera", "scale", "latent", "generation")
+FAMILIES = ("camera", "scale", "latent", "generation", "structure")
 LEVELS = (1, 2, 3, 4, 5)
 #: Name of the undamaged picture in place of family and kind.
 CLEAN = "clean"

@@ -15,6 +15,7 @@ from ..data.ladder_camera import CAMERA
 from ..data.ladder_generation import generation_kinds
 from ..data.ladder_latent import latent_kinds
 from ..data.ladder_scale import SCALE
+from ..data.ladder_structure import STRUCTURE
 from ..errors import BadInput
 from ..files import sweep, whole_file
 from ..images import load_image, to_picture
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from ..backbone.contracts import Backbone
 
 _LEAST_SIDE = 64
+_WITHOUT_A_MODEL = {"camera": CAMERA, "scale": SCALE, "structure": STRUCTURE}
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +35,7 @@ class LadderRequest:
     Attributes:
         contents: Good pictures, photographs and generated ones, under licences that allow it.
         out: The folder; nothing else may lie in it.
-        families: Out of ``camera``, ``scale``, ``latent``, ``generation``; the last two need a model.
+        families: Out of ``camera``, ``scale``, ``structure``, ``latent``, ``generation``; the last two need a model.
         kinds: Kinds of each family that a content gets, drawn by the content; ``None`` for every one.
         levels: Which of the levels 1 to 5.
         side: Longest side of the pictures: larger ones are cut to their centre, nothing is resized.
@@ -44,7 +46,7 @@ class LadderRequest:
 
     contents: tuple[Path, ...]
     out: Path
-    families: tuple[str, ...] = ("camera", "scale", "latent")
+    families: tuple[str, ...] = ("camera", "scale", "structure", "latent")
     kinds: int | None = 3
     levels: tuple[int, ...] = (1, 3, 5)
     side: int = 384
@@ -72,14 +74,11 @@ def families_of(request: LadderRequest, backbone: Backbone | None) -> dict[str, 
     """
     found: dict[str, tuple[LadderKind, ...]] = {}
     for family in request.families:
-        if family in ("latent", "generation") and backbone is None:
+        if family in _WITHOUT_A_MODEL:
+            kinds = _WITHOUT_A_MODEL[family]
+        elif backbone is None:
             raise BadInput(f"a model for the family {family}", "none", "Name one with --model.")
-        if family == "camera":
-            kinds = CAMERA
-        elif family == "scale":
-            kinds = SCALE
         else:
-            assert backbone is not None
             latent = family == "latent"
             kinds = latent_kinds(backbone, backbone.family.size_step) if latent else generation_kinds(backbone)
         found[family] = tuple(kind for kind in kinds if request.reported or not kind.reported)

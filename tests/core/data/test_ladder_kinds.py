@@ -10,6 +10,7 @@ from latent_critic.core.data.ladder import LEVELS, LadderKind, file_name, margin
 from latent_critic.core.data.ladder_camera import CAMERA
 from latent_critic.core.data.ladder_latent import latent_kinds
 from latent_critic.core.data.ladder_scale import SCALE, hidden_factor
+from latent_critic.core.data.ladder_structure import STRUCTURE
 from latent_critic.core.errors import BadInput
 from PIL import Image
 from torch.nn import functional as F
@@ -26,7 +27,7 @@ class Pooling:
 
 
 LATENT = latent_kinds(Pooling(), 4)
-EVERY = (*CAMERA, *SCALE, *LATENT)
+EVERY = (*CAMERA, *SCALE, *STRUCTURE, *LATENT)
 
 
 def picture(height=64, width=80):
@@ -38,7 +39,8 @@ def picture(height=64, width=80):
 
 @pytest.mark.parametrize("kind", EVERY, ids=lambda kind: f"{kind.family}-{kind.name}")
 def test_every_kind_damages_more_at_each_level(kind):
-    image = picture(256, 256) if kind.name == "jpeg2000" else picture()  # a small file is all header
+    # A small JPEG 2000 file is all header; on a small picture there is no room to repeat anything.
+    image = picture(256, 256) if kind.name in ("jpeg2000", "repeated") else picture()
     begins = kind.damaged(image, 0)
     forms = [begins, *(kind.damaged(image, level, seed=3) for level in LEVELS)]
     errors = [float((form - begins).square().mean()) for form in forms]
@@ -68,6 +70,22 @@ def test_tile_seams_show_at_the_middle():
     jump = (seams.damaged(image, 5)[:, :, 1:] - seams.damaged(image, 5)[:, :, :-1]).abs().mean(dim=(0, 1))
     assert found.max() > 0
     assert int(jump.argmax()) == 31
+
+
+@pytest.mark.parametrize("kind", STRUCTURE, ids=lambda kind: kind.name)
+def test_broken_structure_keeps_light_and_colour(kind):
+    image = picture(256, 256)
+    broken = kind.damaged(image, 5, seed=1)
+    assert torch.allclose(broken.mean(dim=(1, 2)), image.mean(dim=(1, 2)), atol=0.06)
+    assert float(broken.std()) == pytest.approx(float(image.std()), rel=0.25)
+    assert not torch.equal(kind.damaged(image, 5, seed=2), broken)
+
+
+def test_shattered_pictures_hold_no_new_pixel():
+    image = torch.arange(64 * 80).view(64, 80).repeat(3, 1, 1) / 5119
+    shattered = next(kind for kind in STRUCTURE if kind.name == "shattered")
+    for level in LEVELS:
+        assert set(shattered.damaged(image, level)[0].flatten().tolist()) <= set(image[0].flatten().tolist())
 
 
 def test_what_is_reported_is_marked_and_nothing_else_shares_a_name():
