@@ -80,17 +80,19 @@ class DamageGain:
         return {"agreement": self.agreement.to_dict(), "plain": self.plain, "taught": self.taught}
 
 
-def rungs(lessons: DamageLessons, found: Material, tick: Callable[[int, int], None] | None = None) -> LadderRows:
-    """The ladders, as the frozen trunk sees them.
+def rungs(folder: Path, found: Material, tick: Callable[[int, int], None] | None = None) -> LadderRows:
+    """A folder of ladders, as the frozen trunk sees them.
 
     Raises:
-        BadInput: no ladders in their folder, or all of their contents are held back.
+        BadInput: no ladders in it, or all of their contents are held back.
         UnreadableFile: a picture cannot be read.
     """
-    ladders = read_ladders(lessons.ladders)
-    paths = [rung.path for ladder in ladders for rung in ladder]
+    ladders = read_ladders(folder)
+    every = [rung.path for ladder in ladders for rung in ladder]
+    paths = list(dict.fromkeys(every))  # a content's ladders begin at the same picture
     found.cache.extract(found.backbone, paths, tick)
-    rows = LadderRows(ladders, found.cache.load(paths).descriptions())
+    place = {path: at for at, path in enumerate(paths)}
+    rows = LadderRows(ladders, found.cache.load(paths).descriptions()[[place[path] for path in every]])
     if not (rows.part(FAMILIES, False, HELD_BACK_SHARE).ladders and rows.part(FAMILIES, True, HELD_BACK_SHARE).ladders):
         got = f"{len({ladder[0].content for ladder in ladders})} contents"
         raise BadInput(f"ladders of enough contents: one in {HELD_BACK_SHARE} is held back", got, "Make more of them.")
@@ -118,7 +120,7 @@ def taught_by_damage(
         UnreadableFile: a picture cannot be read.
     """
     assert request.damage is not None
-    rows = rungs(request.damage, found, tick)
+    rows = rungs(request.damage.ladders, found, tick)
     taught = head_without(request, found, held, rows)
     seen, mos = found.described[list(held)], found.mos[list(held)].tolist()
     with torch.inference_mode():

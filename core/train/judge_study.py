@@ -6,7 +6,7 @@ contents. Nothing here looks at a test part.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..benchmark.agreement import agreement, spearman
 from ..benchmark.significance import compare
-from ..data.ladder import FAMILIES, read_ladders
+from ..data.ladder import FAMILIES
 from ..data.split import split_by_group
 from ..errors import BadInput
 from ..nets.efficientnet_lite import load_larger
@@ -25,6 +25,7 @@ from ..nets.naturalness import Naturalness
 from .features import FeatureCache
 from .judge import Material, Watch, gather, named
 from .judge_changes import CHANGES, MAPS, Change, LadderRows, fit_changed
+from .judge_damage import rungs
 from .judge_larger import LargerTrunk, held_against
 from .judge_natural import clean_model, distances
 from .judge_order import ordered
@@ -100,9 +101,10 @@ def study(request: StudyRequest, watch: Watch | None = None) -> dict[str, Any]:
     if model is not None and request.flat:
         told["flat"] = _flat(request, parts, model, watch)
     if request.larger is not None:
-        rungs = () if parts.ladders is None else tuple(rung.path for row in parts.ladders.ladders for rung in row)
+        ladders = [] if parts.ladders is None else parts.ladders.ladders
+        unrated = list(dict.fromkeys(rung.path for ladder in ladders for rung in ladder))
         told["larger"] = held_against(
-            request.larger, request.training, parts.found, (parts.kept, parts.held), rungs, watch
+            request.larger, request.training, parts.found, (parts.kept, parts.held), unrated, watch
         )
     return told
 
@@ -146,22 +148,18 @@ def _parts(request: StudyRequest, watch: Watch | None) -> tuple[_Parts, Naturaln
     paths = [image.path for image in training.data.images]
     mirrored = ladders = natural = model = None
     if request.mirrored:
-        mirrored = _described(found, [paths[place] for place in held], "mirror images", watch, mirrored=True)
+        mirrored = _mirrored(found, [paths[place] for place in held], named(watch, "mirror images"))
     if request.ladders is not None:
-        read = read_ladders(request.ladders)
-        rungs = [rung.path for ladder in read for rung in ladder]
-        ladders = LadderRows(read, _described(found, rungs, "ladders", watch))
+        ladders = rungs(request.ladders, found, named(watch, "ladders"))
     if request.clean:
         model = clean_model(request.clean)
         natural = distances(model, paths, found.cache.folder / "naturalness.json", watch)
     return _Parts(found, kept, held, mirrored, ladders, natural), model
 
 
-def _described(
-    found: Material, paths: Sequence[Path], what: str, watch: Watch | None, *, mirrored: bool = False
-) -> Tensor:
-    cache = FeatureCache(found.cache.folder, found.cache.tag, found.cache.shard, found.cache.most, mirrored)
-    cache.extract(found.backbone, paths, named(watch, what))
+def _mirrored(found: Material, paths: Sequence[Path], tick: Callable[[int, int], None] | None) -> Tensor:
+    cache = FeatureCache(found.cache.folder, found.cache.tag, found.cache.shard, found.cache.most, mirrored=True)
+    cache.extract(found.backbone, paths, tick)
     return cache.load(paths).descriptions()
 
 

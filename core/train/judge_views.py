@@ -66,7 +66,7 @@ def views_report(
     found = gather(request, watch)
     head, held = validation_head(request, found, watch)
     if request.damage is not None:
-        rows = rungs(request.damage, found, named(watch, "ladders"))
+        rows = rungs(request.damage.ladders, found, named(watch, "ladders"))
         head = head_without(request, found, held, rows)
     mos, groups = found.mos[held].tolist(), [found.groups[place] for place in held]
 

@@ -226,12 +226,14 @@ def _any_model(paths):
 def test_ladders_without_held_back_contents_are_refused(folder, tmp_path, monkeypatch):
     from latent_critic.core.data.loaders import rated_csv
 
-    made = tmp_path / "one"
-    make_ladders(LadderRequest((folder / "0.png",), made, ("camera",), 1, (5,), side=96))
+    one = tmp_path / "one"
+    make_ladders(LadderRequest((folder / "0.png",), one, ("camera",), 1, (5,), side=96))
     training = JudgeRequest(
         rated_csv(folder / "list.csv"), tmp_path / "x", folder / "cache", settings=SETTINGS, per_group=2
     )
     monkeypatch.setattr("latent_critic.core.train.judge_study.CHANGES", CHANGES[5:6])
     monkeypatch.setattr("latent_critic.core.train.judge_study.HELD_BACK_SHARE", 10**9)
     with pytest.raises(BadInput, match="held-back contents"):
-        study(StudyRequest(training, made))
+        study(StudyRequest(training, folder / "ladders"))
+    with pytest.raises(BadInput, match="one in 5 is held back"):
+        study(StudyRequest(training, one))
