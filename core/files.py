@@ -22,7 +22,12 @@ def whole_file(path: str | Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.touch()
+        usual = temporary.stat().st_mode
         yield temporary
+        if temporary.stat().st_mode != usual:  # safetensors' writer leaves files that nobody else may read
+            with suppress(OSError):  # a disk without rights
+                temporary.chmod(usual)
         with temporary.open("rb+") as handle:
             os.fsync(handle.fileno())
         temporary.replace(path)
