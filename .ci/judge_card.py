@@ -182,6 +182,10 @@ def _tried(rows: list[dict[str, Any]]) -> list[str]:
         what += f"validation's weights, of step {tuned['best']['step']:,}"
         told = f"{apart(gain)}, n = {gain['n']:,}"
         lines.append(f"| {what} | {interval(row['validation'], 'srcc')} | {told} | {_falls(tuned['best'])} |")
+    if rows and "log" in rows[-1]:
+        lines += ["", "The validations of the last of them, each on a part of the held-back pictures:", ""]
+        lines += _log_table(rows[-1]["log"])
+        lines += ["", "![SRCC, PLCC and the order of ladders over the steps](tried.png)"]
     return lines
 
 
@@ -196,12 +200,18 @@ def _tuned(tuned: dict[str, Any], log: Path) -> str:
         f"Over the head on frozen features that it began from, on the same held-back pictures: SRCC "
         f"{apart(gain)}, n = {gain['n']:,}.",
         "",
+    ]
+    rows = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()] if log.exists() else []
+    return "\n".join([*lines, *_log_table([row for row in rows if "srcc" in row])])
+
+
+def _log_table(rows: list[dict[str, Any]]) -> list[str]:
+    """A fine-tuning's validations."""
+    lines = [
         "| step | SRCC, validation by content | PLCC | steps of damage in which the score falls |",
         "|--:|--:|--:|---|",
     ]
-    rows = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()] if log.exists() else []
     for row in rows:
-        if "srcc" in row:
-            plcc = row.get("plcc", float("nan"))
-            lines.append(f"| {row['step']:,} | {row['srcc']:.3f} | {plcc:.3f} | {_falls(row)} |")
-    return "\n".join(lines)
+        plcc = row.get("plcc", float("nan"))
+        lines.append(f"| {row['step']:,} | {row['srcc']:.3f} | {plcc:.3f} | {_falls(row)} |")
+    return lines

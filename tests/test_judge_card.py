@@ -6,12 +6,14 @@ import json
 import shutil
 import subprocess
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from latent_critic.core.methods.judge import Judge
+from latent_critic.core.nets.judge import JudgeNetwork
+from latent_critic.core.nets.judge_file import save
 from safetensors.numpy import save_file
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -96,7 +98,9 @@ def test_ladders_that_taught_the_head_are_told_with_what_they_cost(copy):
 def test_what_did_not_ship_held_out_damage_and_the_control_are_told(copy):
     falls = {"step": 200, "ladders": {"latent": {"ladders": 9, "fell": 20, "n": 27}}}
     tuned = {"place": "stage5", "steps": 600, "batch": 16, "rate": 1e-4, "gain": gain(-0.02), "best": falls}
-    (copy / FOLDER / "tried.json").write_text(json.dumps([{"validation": FIGURES, "tuned": tuned}]), encoding="utf-8")
+    log = [{"step": 200, "srcc": 0.812, "plcc": 0.83, "n": 250} | falls]
+    tried = [{"validation": FIGURES, "tuned": tuned, "log": log}]
+    (copy / FOLDER / "tried.json").write_text(json.dumps(tried), encoding="utf-8")
     shares = {"share": 0.96, "share_low": 0.95, "share_high": 0.98, "content_spread": 0.4}
     kinds = {"smear": {"falls": 9, "n": 10}}
     row = {"data": "ladders", "scorer": "judge", "n": 195, **FIGURES, **shares, "kinds": kinds}
@@ -107,9 +111,32 @@ def test_what_did_not_ship_held_out_damage_and_the_control_are_told(copy):
     card = renewed(copy)
     assert "| from stage5 on, 600 steps of 16, rate 0.0001; the best validation's weights, of step 200 |" in card
     assert "-0.0200 (-0.0300 – -0.0100), n = 2,006 | latent 20 of 27 |" in card
+    assert "| 200 | 0.812 | 0.830 | latent 20 of 27 |" in card
+    assert "(tried.png)" in card
     assert "96.0 % (95.0 – 98.0)" in card
     assert "smear 9 of 10. It misses this project's bar of 97%." in card
     assert "spread by 0.40" in card
     assert "240 generated pictures of people" in card
     assert "dall-e3 +0.26 (n = 80), sdxl -0.07 (n = 80)" in card
     assert "the interval does not hold 0." in card
+
+
+def test_a_fine_tuning_is_noted_once_with_its_log(copy):
+    tuned = {"place": "stage5", "steps": 600, "batch": 16, "rate": 1e-4, "gain": gain(-0.02)}
+    file, out, run = copy / FOLDER / "judge.safetensors", copy / "noted.json", copy / "run"
+    whole = JudgeNetwork(8)
+    save(file, whole, replace(Judge.load().facts, settings={"tuned": tuned}, width=8, rank=0))
+    run.mkdir()
+    row = {"stage": "judge", "step": 200, "srcc": 0.81, "plcc": 0.83, "n": 250}
+    (run / "log.jsonl").write_text(json.dumps({"loss": 1.0}) + "\n" + json.dumps(row))
+    command = [sys.executable, str(copy / ".ci" / "judge_tried.py"), str(file), "--out", str(out)]
+    for more in ([], ["--run", str(run)], ["--run", str(run)]):
+        done = subprocess.run([*command, *more], capture_output=True, text=True, encoding="utf-8", check=False)
+        assert done.returncode == 0, done.stderr
+        assert out.with_suffix(".png").exists() == bool(more)
+    noted = json.loads(out.read_text(encoding="utf-8"))
+    assert [(one["tuned"]["gain"], one["log"]) for one in noted] == [(gain(-0.02), [row])]
+    shutil.copy(ROOT / FOLDER / "judge.safetensors", file)
+    done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", check=False)
+    assert done.returncode != 0
+    assert "a frozen trunk" in done.stderr
