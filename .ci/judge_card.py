@@ -17,7 +17,7 @@ from card_parts import NOT_YET, held_out_table, interval, read
 #: Share of visible steps of damage in which the judge's score should fall.
 _BAR = 0.97
 #: What may count beside the order of ladders.
-_BESIDE = {"tasks": "kind and extent of damage", "rank": "ranking"}
+_BESIDE = {"tasks": "kind and extent of damage", "rank": "ranking", "norm": "norm-in-norm"}
 
 
 def apart(gain: dict[str, Any]) -> str:

@@ -22,8 +22,7 @@ def whole_file(path: str | Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.touch()
-        usual = temporary.stat().st_mode
+        usual = _usual_mode(temporary)
         yield temporary
         if temporary.stat().st_mode != usual:  # safetensors' writer leaves files that nobody else may read
             with suppress(OSError):  # a disk without rights
@@ -38,6 +37,14 @@ def whole_file(path: str | Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # its folder could not be made
             temporary.unlink(missing_ok=True)
+
+
+def _usual_mode(path: Path) -> int:
+    """The rights of a file that is simply opened here."""
+    path.touch()
+    mode = path.stat().st_mode
+    path.unlink()  # a writer that writes nothing is an error, not an empty file
+    return mode
 
 
 def sweep(folder: Path, name: str = "*") -> None:

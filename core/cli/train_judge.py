@@ -37,6 +37,8 @@ def add(kinds: Subparsers) -> None:
     parser.add_argument(
         "--squeeze", type=int, default=0, metavar="N", help="a smaller file: N units before the hidden ones"
     )
+    parser.add_argument("--members", type=int, default=2, metavar="N", help="networks in the head (default: 2)")
+    parser.add_argument("--epochs", type=int, default=6, metavar="N", help="passes over the pictures (default: 6)")
     add_damage(parser)
     _add_teachers(parser)
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads")
@@ -117,7 +119,7 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.cache,
         arguments.backbone,
         arguments.calibrated_on,
-        settings=HeadSettings(rank=arguments.squeeze),
+        settings=HeadSettings(members=arguments.members, epochs=arguments.epochs, rank=arguments.squeeze),
         distil=_distil(arguments),
         damage=damage_of(arguments),
     )

@@ -27,7 +27,7 @@ def add(kinds: Subparsers) -> None:
     parser.add_argument("--kinds", type=int, default=3, metavar="N", help="of each family, by content; 0: all")
     parser.add_argument("--levels", type=int, nargs="+", default=[1, 3, 5], metavar="N", help="of 1 to 5")
     parser.add_argument("--side", type=int, default=384, help="pictures are cut to this at most (default: 384)")
-    parser.add_argument("--limit", type=int, metavar="N", help="at most N contents, evenly over the folder")
+    parser.add_argument("--limit", type=int, metavar="N", help="at most N pictures, evenly over the folder")
     parser.add_argument("--reported", action="store_true", help="make the kinds of the held-out report as well")
     parser.add_argument("--model", default="embedded", metavar="DIR", help="diffusers folder (default: embedded)")
     parser.add_argument("--device", default="cpu")
@@ -68,27 +68,22 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _ladders(arguments: argparse.Namespace, watch: object) -> list[Path]:
-    from ..image_files import find_images
+    from ..train.judge_contents import find_contents
     from ..train.judge_ladders import LadderRequest, make_ladders
-    from ..train.ldm.pictures import listed_as_held_back, listed_contents
 
-    contents = find_images([arguments.contents])
-    # What the folder's own list holds back is for reporting: no ladder may teach it.
-    held = listed_as_held_back(Path(arguments.contents))
-    contents = [path for path in contents if _within(path, arguments) not in held]
+    found = find_contents(arguments.contents, arguments.out)
+    contents = found.paths
     if arguments.limit is not None and 0 < arguments.limit < len(contents):
-        contents = [contents[place * len(contents) // arguments.limit] for place in range(arguments.limit)]
-    listed = listed_contents(Path(arguments.contents))
-    groups = {path: listed[name] for path in contents if (name := _within(path, arguments)) in listed}
+        contents = tuple(contents[place * len(contents) // arguments.limit] for place in range(arguments.limit))
     request = LadderRequest(
-        tuple(contents),
+        contents,
         arguments.out,
         tuple(arguments.families),
         arguments.kinds or None,
         tuple(arguments.levels),
         arguments.side,
         arguments.reported,
-        groups=groups,
+        groups={path: found.groups[path] for path in contents if path in found.groups},
     )
     backbone = None
     if {"latent", "generation"} & set(arguments.families):
@@ -97,10 +92,6 @@ def _ladders(arguments: argparse.Namespace, watch: object) -> list[Path]:
 
         backbone = DiffusersBackbone(load_pipeline(arguments.model, arguments.device))
     return make_ladders(request, backbone, watch)  # type: ignore[arg-type]
-
-
-def _within(path: Path, arguments: argparse.Namespace) -> str:
-    return Path(path).relative_to(arguments.contents).as_posix()
 
 
 def _extremes(arguments: argparse.Namespace, watch: object) -> list[Path]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from dataclasses import fields, replace
 from pathlib import Path
 
 from .arguments import Subparsers, command
@@ -18,7 +19,8 @@ def add(kinds: Subparsers) -> None:
         kinds,
         "judge-views",
         "measure what fewer views cost the built-in judge",
-        "On the validation part of BIQ2021's training pictures, with a head that was fitted without them.",
+        "On the validation part of BIQ2021's training pictures, with a head that was fitted without them; what is not "
+        "said of it is as in the shipped file.",
     )
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="BIQ2021's folder")
     parser.add_argument("--cache", type=Path, required=True, metavar="DIR", help="for features; train judge's will do")
@@ -50,10 +52,17 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     data = load("biq2021", arguments.data).part("train")
-    settings = HeadSettings(rank=read(SHIPPED)[1].rank if arguments.squeeze is None else arguments.squeeze)
+    shipped = read(SHIPPED)[1].settings
+    settings = HeadSettings(**{one.name: shipped[one.name] for one in fields(HeadSettings) if one.name in shipped})
+    settings = settings if arguments.squeeze is None else replace(settings, rank=arguments.squeeze)
     out = arguments.out or Path("views.json")
     request = JudgeRequest(
-        data, out, arguments.cache, arguments.backbone, settings=settings, damage=damage_of(arguments)
+        data,
+        out,
+        arguments.cache,
+        arguments.backbone,
+        settings=settings,
+        damage=damage_of(arguments, shipped.get("damage")),
     )
     with tqdm(file=sys.stderr, disable=None, leave=False) as bar:
 

@@ -9,11 +9,9 @@ them can no longer call them unseen.
 
 from __future__ import annotations
 
-import hashlib
 import io
-import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,18 +19,16 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..errors import BadInput, UnreadableFile
-from ..files import write_text
+from ..errors import BadInput
 from ..image_files import find_images
 from ..images import from_picture, to_picture
+from .ladder_groups import is_name, read_groups
 
 FAMILIES = ("camera", "scale", "latent", "generation", "structure")
 LEVELS = (1, 2, 3, 4, 5)
 #: Name of the undamaged picture in place of family and kind.
 CLEAN = "clean"
 _SUFFIX = ".png"
-#: Beside the pictures: what each content belongs to, where it is more than its own picture.
-_GROUPS = "groups.json"
 
 #: Picture [3, H, W], strength, random generator → the damaged picture, same shape.
 Change = Callable[[Tensor, float, torch.Generator], Tensor]
@@ -118,11 +114,6 @@ def file_name(content: str, family: str, kind: str, level: int) -> str:
     return f"{content}-{family}-{kind}-{level}{_SUFFIX}"
 
 
-def content_name(text: bytes) -> str:
-    """A content by the bytes of its picture, or by what it was generated from."""
-    return hashlib.sha256(text).hexdigest()[:16]
-
-
 def read_ladders(folder: str | Path, leave_out: Sequence[str] = ()) -> list[list[Rung]]:
     """A folder of rungs → its ladders, each from its least to its most damaged picture, two or more of them.
 
@@ -134,10 +125,11 @@ def read_ladders(folder: str | Path, leave_out: Sequence[str] = ()) -> list[list
         BadInput: no ladder there, or a file that is no rung.
         UnreadableFile: groups that cannot be read.
     """
-    groups = read_groups(Path(folder))
+    rungs = [_rung(path) for path in sorted(map(Path, find_images([str(folder)])))]
+    cleans = {rung.content: rung.path for rung in rungs if rung.kind == CLEAN}
+    groups = read_groups(Path(folder).expanduser(), cleans)
     found: dict[tuple[str, str, str], dict[int, Rung]] = {}
-    for path in sorted(map(Path, find_images([str(folder)]))):
-        rung = _rung(path, groups)
+    for rung in (replace(rung, group=groups.get(rung.content, rung.content)) for rung in rungs):
         found.setdefault((rung.content, rung.family, rung.kind), {})[rung.level] = rung
     ladders = []
     for (content, family, kind), rungs in found.items():
@@ -153,43 +145,14 @@ def read_ladders(folder: str | Path, leave_out: Sequence[str] = ()) -> list[list
     return ladders
 
 
-def read_groups(folder: Path) -> dict[str, str]:
-    """Contents of a folder of ladders → what they belong to; empty where nobody said so.
-
-    Raises:
-        UnreadableFile: a list that is none.
-    """
-    path = folder / _GROUPS
-    if not path.exists():
-        return {}
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        return {str(content): f"{int(group, 16):016x}" for content, group in found.items()}
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        remedy = "Delete it and run latent-critic train judge-ladders again: pictures that are there are kept."
-        raise UnreadableFile("contents and their groups as JSON", f"{path}: {error}", remedy) from error
-
-
-def write_groups(folder: Path, groups: Mapping[str, str]) -> None:
-    """Note what contents (names) belong to (any words), beside what was noted before.
-
-    Raises:
-        UnreadableFile: what was noted before cannot be read.
-    """
-    if not groups:
-        return
-    named = {content: content_name(words.encode()) for content, words in groups.items()}
-    write_text(folder / _GROUPS, json.dumps(read_groups(folder) | named, indent=0, sort_keys=True) + "\n")
-
-
-def _rung(path: Path, groups: Mapping[str, str]) -> Rung:
+def _rung(path: Path) -> Rung:
     parts = path.stem.split("-")
-    known = len(parts) == 4 and parts[1] in (*FAMILIES, CLEAN) and parts[3].isdigit() and int(parts[3]) in (0, *LEVELS)
-    if not known:
+    known = len(parts) == 4 and is_name(parts[0]) and parts[1] in (*FAMILIES, CLEAN)
+    if not (known and parts[3].isdigit() and int(parts[3]) in (0, *LEVELS)):
         raise BadInput(
             "files such as CONTENT-camera-jpeg-3.png alone", path.name, "Give ladders a folder of their own."
         )
-    return Rung(path, parts[0], parts[1], parts[2], int(parts[3]), groups.get(parts[0], parts[0]))
+    return Rung(path, parts[0], parts[1], parts[2], int(parts[3]), parts[0])
 
 
 def margin(better: Rung, worse: Rung) -> float:

@@ -1,4 +1,4 @@
-"""Ladders, family e: structure that falls apart while light, colour and sharpness stay: melted, shattered, repeated.
+"""Ladders, family e: structure that falls apart while light and colour stay: melted, shattered, repeated.
 
 What the other families leave out: a weak denoiser's pictures are often clean and sharp, but their lines bend where
 nothing bends, edges do not meet, and one piece of texture comes back again and again.
@@ -17,6 +17,7 @@ from .ladder import LadderKind
 
 #: Wavelength of a bend, mean distance of two fragments' centres, radius of a repeated piece; in px.
 _BEND, _FRAGMENT, _PIECE = 10, 20, 12
+_SHARES = (0.05, 0.12, 0.25, 0.45, 0.8)
 
 
 def _melted(image: Tensor, reach: float, generator: torch.Generator) -> Tensor:
@@ -66,7 +67,8 @@ def _repeated(image: Tensor, share: float, generator: torch.Generator) -> Tensor
     (top, left), *places = drawn.long().tolist()
     piece = image[:, top : top + wide, left : left + wide].clone()
     texture, made = piece - mean(piece), image.clone()
-    for top, left in places[: max(1, round(share * every))]:
+    # On a small picture, too, each level adds a piece.
+    for top, left in places[: max(1 + _SHARES.index(share), round(share * every))]:
         under = made[:, top : top + wide, left : left + wide]
         under.copy_(soft * (texture + mean(under)) + (1 - soft) * under)
     return made
@@ -75,5 +77,5 @@ def _repeated(image: Tensor, share: float, generator: torch.Generator) -> Tensor
 STRUCTURE: tuple[LadderKind, ...] = (
     LadderKind("structure", "melted", _melted, (0.6, 1.1, 2.0, 3.4, 5.5)),
     LadderKind("structure", "shattered", _shattered, (0.8, 1.5, 2.6, 4.2, 7.0)),
-    LadderKind("structure", "repeated", _repeated, (0.05, 0.12, 0.25, 0.45, 0.8)),
+    LadderKind("structure", "repeated", _repeated, _SHARES),
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,11 +18,15 @@ from ..nets.judge import JudgeHead
 from .judge_changes import PLAIN, Change, LadderRows, fit_changed
 from .judge_head import squeezed
 from .judge_order import ordered
-from .judge_rungs import HELD_BACK_SHARE
+from .judge_rungs import HELD_BACK_SHARE, check_sides
 
 if TYPE_CHECKING:
     from .judge import Material
     from .judge_request import JudgeRequest
+
+
+#: What counts in :class:`DamageLessons`, by name.
+WEIGHTS = ("order", "tasks", "rank", "norm", "smooth", "average")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +38,8 @@ class DamageLessons:
         order: Of the ranking loss within a ladder.
         tasks: Of telling the kind of damage, and by how much a picture was enlarged.
         rank: Of the ranking of rated pictures beside their ratings.
+        norm: Of their norm-in-norm loss, likewise.
+        smooth: Of the rating's own loss, smooth L1.
         average: Decay of the weights' moving average; 0 for none.
     """
 
@@ -41,6 +47,8 @@ class DamageLessons:
     order: float = 0.5
     tasks: float = 0.0
     rank: float = 0.0
+    norm: float = 0.0
+    smooth: float = 1.0
     average: float = 0.0
 
     def __post_init__(self) -> None:
@@ -52,12 +60,13 @@ class DamageLessons:
     @property
     def weights(self) -> dict[str, float]:
         """By name, as files tell them."""
-        return {"order": self.order, "tasks": self.tasks, "rank": self.rank, "average": self.average}
+        told = asdict(self)
+        return {name: float(told[name]) for name in WEIGHTS}
 
     @property
     def change(self) -> Change:
         """Of the plain fit."""
-        losses = replace(PLAIN, ladders=self.order, rank=self.rank)
+        losses = replace(PLAIN, ladders=self.order, rank=self.rank, norm_in_norm=self.norm, smooth=self.smooth)
         return Change("ladders of damage", losses, average=self.average, tasks=self.tasks)
 
 
@@ -84,19 +93,16 @@ def rungs(folder: Path, found: Material, tick: Callable[[int, int], None] | None
     """A folder of ladders, as the frozen trunk sees them.
 
     Raises:
-        BadInput: no ladders in it, or all of their contents are held back.
+        BadInput: no ladders in it, or all of their groups on one side.
         UnreadableFile: a picture cannot be read.
     """
     ladders = read_ladders(folder)
+    check_sides(ladders, HELD_BACK_SHARE)
     every = [rung.path for ladder in ladders for rung in ladder]
     paths = list(dict.fromkeys(every))  # a content's ladders begin at the same picture
     found.cache.extract(found.backbone, paths, tick)
     place = {path: at for at, path in enumerate(paths)}
-    rows = LadderRows(ladders, found.cache.load(paths).descriptions()[[place[path] for path in every]])
-    if not (rows.part(FAMILIES, False, HELD_BACK_SHARE).ladders and rows.part(FAMILIES, True, HELD_BACK_SHARE).ladders):
-        got = f"{len({ladder[0].content for ladder in ladders})} contents"
-        raise BadInput(f"ladders of enough contents: one in {HELD_BACK_SHARE} is held back", got, "Make more of them.")
-    return rows
+    return LadderRows(ladders, found.cache.load(paths).descriptions()[[place[path] for path in every]])
 
 
 def taught_by_damage(

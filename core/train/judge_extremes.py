@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ..data.ladder import CLEAN, LEVELS, file_name
+from ..data.ladder_groups import write_groups
 from ..errors import BadInput
 from ..files import sweep
 from .judge_ladders import generated_name, write_picture
@@ -84,6 +85,8 @@ def make_extremes(
         remedy = "Use one of SD 1.x, SD 2.x, SDXL, SD3 or Flux."
         raise BadInput("a pipeline that tells of its steps", type(pipeline).__name__, remedy)
     contents = [(prompt, seed) for prompt in request.prompts for seed in request.seeds]
+    names = {generated_name(prompt, seed, request.model): (prompt,) for prompt, seed in contents}
+    write_groups(request.out, names)
     found = []
     for done, (prompt, seed) in enumerate(contents):
         name = generated_name(prompt, seed, request.model)

@@ -34,6 +34,9 @@ class HeadSettings:
         drop_hidden: Share of hidden units dropped.
         seed: Of the first member; the next ones count on.
         rank: Units of the squeeze that makes the head small afterwards; 0 for none. See ``judge_reduce.py``.
+
+    Raises:
+        BadInput: no members, units, epochs or pictures.
     """
 
     members: int = 2
@@ -46,6 +49,11 @@ class HeadSettings:
     drop_hidden: float = 0.5
     seed: int = 0
     rank: int = 0
+
+    def __post_init__(self) -> None:
+        if min(self.members, self.width, self.epochs, self.batch) < 1:
+            got = f"members {self.members}, width {self.width}, epochs {self.epochs}, batch {self.batch}"
+            raise BadInput("members, width, epochs and batch of at least 1", got, "Raise them.")
 
 
 def fit_head(

@@ -10,21 +10,22 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from ..data.ladder import CLEAN, FAMILIES, LEVELS, LadderKind, content_name, file_name, write_groups
+from ..data.ladder import CLEAN, FAMILIES, LEVELS, LadderKind, file_name
 from ..data.ladder_camera import CAMERA
 from ..data.ladder_generation import generation_kinds
+from ..data.ladder_groups import content_name, write_groups
 from ..data.ladder_latent import latent_kinds
 from ..data.ladder_scale import SCALE
 from ..data.ladder_structure import STRUCTURE
 from ..errors import BadInput
 from ..files import sweep, whole_file
-from ..images import load_image, to_picture
+from ..images import load_image, picture_size, to_picture
 from .features import content_of
+from .judge_contents import LEAST_SIDE
 
 if TYPE_CHECKING:
     from ..backbone.contracts import Backbone
 
-_LEAST_SIDE = 64
 _WITHOUT_A_MODEL = {"camera": CAMERA, "scale": SCALE, "structure": STRUCTURE}
 
 
@@ -41,7 +42,8 @@ class LadderRequest:
         side: Longest side of the pictures: larger ones are cut to their centre, nothing is resized.
         reported: Also make the kinds that the held-out report uses, which are then no longer unseen.
         seed: Of what is drawn.
-        groups: What contents belong to, such as the clip of a frame, where that is known: one group is never split.
+        groups: What contents belong to, in words, such as the clip of a frame, where that is known: one group is never
+            split.
     """
 
     contents: tuple[Path, ...]
@@ -52,7 +54,7 @@ class LadderRequest:
     side: int = 384
     reported: bool = False
     seed: int = 0
-    groups: Mapping[Path, str] = field(default_factory=dict)
+    groups: Mapping[Path, Sequence[str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.contents:
@@ -61,9 +63,9 @@ class LadderRequest:
         if unknown or not self.families or not self.levels:
             got = f"{', '.join(self.families)}; {', '.join(map(str, self.levels))}"
             raise BadInput(f"families out of {', '.join(FAMILIES)}, levels out of 1 to 5", got, "Name others.")
-        if self.side < _LEAST_SIDE or (self.kinds is not None and self.kinds < 1):
+        if self.side < LEAST_SIDE or (self.kinds is not None and self.kinds < 1):
             got = f"side {self.side}, kinds {self.kinds}"
-            raise BadInput(f"a side of {_LEAST_SIDE} px or more and 1 kind or more", got, "Raise them.")
+            raise BadInput(f"a side of {LEAST_SIDE} px or more and 1 kind or more", got, "Raise them.")
 
 
 def families_of(request: LadderRequest, backbone: Backbone | None) -> dict[str, tuple[LadderKind, ...]]:
@@ -99,22 +101,31 @@ def make_ladders(
         Every file of the request, old and new.
 
     Raises:
-        BadInput: no model for a family that needs one.
-        UnreadableFile: a picture, or what was noted of groups, cannot be read.
+        BadInput: no model for a family that needs one, or a folder with ladders of another side.
+        UnreadableFile: a picture cannot be read.
     """
     sweep(request.out)
     kinds = families_of(request, backbone)
-    write_groups(request.out, {_name(path): words for path, words in request.groups.items()})
+    names = {path: content_of(path)[:16] for path in request.contents}
+    groups: dict[str, list[str]] = {}
+    for path, words in request.groups.items():
+        groups.setdefault(names[path], []).extend(words)
+    write_groups(request.out, groups)
     found = []
-    for done, path in enumerate(request.contents):
-        found += _one_content(request, path, kinds)
+    for done, (path, name) in enumerate(names.items()):
+        found += _one_content(request, path, name, kinds)
         if watch is not None:
             watch(done + 1, len(request.contents))
     return found
 
 
-def _one_content(request: LadderRequest, path: Path, kinds: dict[str, tuple[LadderKind, ...]]) -> list[Path]:
-    name = _name(path)
+def _one_content(request: LadderRequest, path: Path, name: str, kinds: dict[str, tuple[LadderKind, ...]]) -> list[Path]:
+    clean = request.out / file_name(name, CLEAN, CLEAN, 0)
+    cut = sorted(min(side, request.side) for side in picture_size(path))
+    if clean.exists() and sorted(picture_size(clean)) != cut:
+        there, asked = ("×".join(map(str, sides)) for sides in (sorted(picture_size(clean)), cut))
+        got = f"{clean.name} of {there} px, {asked} px asked for"
+        raise BadInput(f"one --side for all ladders in {request.out}", got, "Name another folder, or the same side.")
     image: Tensor | None = None
     wanted: list[tuple[str, LadderKind | None, int]] = [(file_name(name, CLEAN, CLEAN, 0), None, 0)]
     for family, known in kinds.items():
@@ -128,10 +139,6 @@ def _one_content(request: LadderRequest, path: Path, kinds: dict[str, tuple[Ladd
             made = image if kind is None else kind.damaged(image, level, seed)
             write_picture(made, request.out / file)
     return [request.out / file for file, _, _ in wanted]
-
-
-def _name(path: Path) -> str:
-    return content_of(path)[:16]
 
 
 def _drawn(known: Sequence[LadderKind], request: LadderRequest, key: str) -> list[LadderKind]:

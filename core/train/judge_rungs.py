@@ -9,9 +9,24 @@ import numpy as np
 
 from ..data.ladder import Rung, margin
 from ..data.ladder_scale import hidden_factor
+from ..errors import BadInput
 
-#: One content in this many is held back for measuring whether ladders are ordered right.
+#: One group of like contents in this many is held back for measuring whether ladders are ordered right.
 HELD_BACK_SHARE = 5
+
+
+def check_sides(ladders: Sequence[Sequence[Rung]], share: int) -> None:
+    """Ladders to learn from and ladders to measure on (one group in ``share``), or one clear error.
+
+    Raises:
+        BadInput: either side is empty.
+    """
+    held = sum(ladder[-1].is_held_back(share) for ladder in ladders)
+    if held in (0, len(ladders)):
+        groups = len({ladder[-1].group for ladder in ladders})
+        got = f"{held} of {len(ladders)} ladders held back, of {groups} groups of like contents"
+        remedy = "Make ladders of other contents as well."
+        raise BadInput(f"ladders of enough groups: one in {share} is held back", got, remedy)
 
 
 def pairs(ladders: Sequence[Sequence[Rung]], start: int) -> tuple[list[int], list[int], list[float]]:

@@ -220,7 +220,11 @@ def left_out(request: StudyRequest, parts: _Parts) -> list[dict[str, Any]]:
     for family in known:
         tested = parts.ladders.part((family,), True, HELD_BACK_SHARE)
         if not tested.ladders:
-            raise BadInput(f"ladders of held-back contents in {family}", "none", "Make more: one content in 5 is held.")
+            raise BadInput(
+                f"ladders of held-back contents in {family}",
+                "none",
+                f"Make more: one group in {HELD_BACK_SHARE} is held.",
+            )
         row: dict[str, Any] = {"family": family, "contents": len({ladder[0].content for ladder in tested.ladders})}
         others = [other for other in known if other != family]
         for name, families in (("none", []), ("others", others), ("all", known)):

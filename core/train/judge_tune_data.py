@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..data.ladder import Rung, read_ladders
-from .judge_rungs import HELD_BACK_SHARE
+from .judge_rungs import HELD_BACK_SHARE, check_sides
 from .judge_tune_request import TuneRequest
 
 _RUNGS = 3
@@ -53,9 +53,11 @@ def pool(request: TuneRequest, kept: Sequence[int], groups: Sequence[int]) -> Po
     """Ratings and ladders of a request.
 
     Raises:
-        BadInput: no ladders in their folder.
+        BadInput: no ladders in their folder, or all of their groups on one side.
     """
     ladders = [] if request.ladders is None else read_ladders(request.ladders)
+    if ladders:
+        check_sides(ladders, HELD_BACK_SHARE)
     held = [ladder for ladder in ladders if ladder[-1].is_held_back(HELD_BACK_SHARE)]
     learned = [
         ladder

@@ -7,7 +7,7 @@ import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from ..data.ladder import FAMILIES
+from ..data.ladder import FAMILIES, read_ladders
 from ..data.rated import RatedSet
 from ..errors import BadInput
 from .judge_head import HeadSettings
@@ -133,6 +133,8 @@ class TuneRequest:
         return json.loads(json.dumps(plain))
 
     def digest(self) -> str:
-        """Of :meth:`told` and of the pictures' names and ratings: a saved state belongs to one of these."""
+        """Of :meth:`told`, the pictures' names and ratings, and the ladders: a saved state belongs to one of these."""
         images = [[image.path.name, image.mos] for image in self.data.images]
-        return hashlib.sha256(json.dumps([self.told(), self.kept_maps, images]).encode()).hexdigest()[:16]
+        ladders = [] if self.ladders is None else read_ladders(self.ladders)
+        rungs = [[rung.path.name, rung.group] for ladder in ladders for rung in ladder]
+        return hashlib.sha256(json.dumps([self.told(), self.kept_maps, images, rungs]).encode()).hexdigest()[:16]

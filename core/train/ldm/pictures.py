@@ -116,35 +116,49 @@ def some_of(pictures: Sequence[T], count: int) -> Sequence[T]:
     return [pictures[place * len(pictures) // count] for place in range(count)]
 
 
-def listed_as_held_back(folder: Path) -> frozenset[str]:
-    """Files that a folder's manifest holds back; none without a manifest.
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """What a manifest says of a picture.
+
+    Attributes:
+        content: Alike for frames of one video and for pictures that a source numbers.
+        held_back: Training never sees it.
+    """
+
+    content: str
+    held_back: bool
+
+
+def listed_in(folder: Path) -> dict[str, Listed]:
+    """Files of a folder's manifest → what it says of them; empty without a manifest that lists pictures.
 
     Raises:
-        UnreadableFile: a manifest that is no JSON.
+        UnreadableFile: a manifest that is no JSON, or whose pictures have no file.
     """
-    return frozenset(str(row["file"]) for row in _listed(folder) if row.get("held_back"))
+    path = folder / MANIFEST
+    rows = _rows(path) if path.exists() else None
+    return {str(row["file"]): Listed(_content(row), bool(row.get("held_back"))) for row in rows or ()}
 
 
-def listed_contents(folder: Path) -> dict[str, str]:
-    """Files of a folder's manifest → what they show, alike for frames of one video; empty without a manifest.
-
-    Raises:
-        UnreadableFile: a manifest that is no JSON.
-    """
-    return {str(row["file"]): _content(row) for row in _listed(folder)}
-
-
-def _listed(folder: Path) -> Sequence[Mapping[str, object]]:
-    return _manifest_rows(folder) if (folder / MANIFEST).exists() else ()
+def _rows(path: Path) -> Sequence[Mapping[str, object]] | None:
+    """A manifest's pictures; ``None`` where it lists none, being somebody else's."""
+    try:
+        told = json.loads(path.read_text(encoding="utf-8"))
+        rows = told.get("pictures") if isinstance(told, dict) else None
+        if rows is not None and not all(isinstance(row, dict) and "file" in row for row in rows):
+            raise ValueError("a picture without its file")
+    except (OSError, ValueError, TypeError) as error:
+        raise UnreadableFile("a manifest with a list 'pictures'", f"{path}: {error}", "See the card.") from error
+    return rows
 
 
 def _manifest_rows(folder: Path) -> Sequence[Mapping[str, object]]:
     path = folder / MANIFEST
     if path.exists():
-        try:
-            return json.loads(path.read_text(encoding="utf-8"))["pictures"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise UnreadableFile("a manifest with a list 'pictures'", f"{path}: {error}", "See the card.") from error
+        rows = _rows(path)
+        if rows is None:
+            raise UnreadableFile("a manifest with a list 'pictures'", f"{path} without it", "See the card.")
+        return rows
     names = sorted(path.relative_to(folder).as_posix() for path in find_images([folder]))
     ranked = sorted(names, key=lambda name: sha256(name.encode()).hexdigest())
     held = set(ranked[: math.ceil(len(names) / _HELD_BACK_SHARE)])

@@ -1,12 +1,14 @@
 """Ladders made into a folder: stopped and gone on, through a real tiny model, and by the command."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 import torch
 from latent_critic.core.data.ladder import read_ladders
 from latent_critic.core.data.ladder_generation import generation_kinds
+from latent_critic.core.data.ladder_groups import read_groups, write_groups
 from latent_critic.core.errors import BadInput, UnreadableFile
 from latent_critic.core.images import picture_size
 from latent_critic.core.train.features import content_of
@@ -99,6 +101,7 @@ def test_extremes_of_a_checkpoint_of_ones_own(diffusers, tiny_folder, tmp_path):
     made = make_extremes(asked, pipeline)
     ladders = read_ladders(tmp_path)
     assert len(made) == 8
+    assert len({ladder[-1].group for ladder in ladders}) == 2
     assert sorted(ladder[-1].kind for ladder in ladders[:3]) == ["absurd_guidance", "few_steps", "stopped_early"]
     pixels = {path.name: np.asarray(Image.open(path), dtype=int) for path in made}
     apart = [np.abs(pixels[ladder[0].path.name] - pixels[ladder[1].path.name]).mean() for ladder in ladders]
@@ -139,39 +142,134 @@ def test_the_command(contents, tmp_path, capsys):
     assert "--contents" in capsys.readouterr().err
 
 
-def test_a_manifest_holds_pictures_back_and_keeps_a_clip_together(contents, tmp_path, capsys):
+def noise(path, seed, size=(64, 64)):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3)).astype(np.uint8)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def listing(folder, rows):
+    """A manifest of (file, path in its source, held back)."""
+    told = [{"file": name, "source": "s", "path": path, "held_back": held} for name, path, held in rows]
+    (folder / "manifest.json").write_text(json.dumps({"sources": {}, "pictures": told}))
+
+
+def names(folder, *files):
+    return {content_of(folder / file)[:16] for file in files}
+
+
+@pytest.fixture
+def listed(tmp_path):
+    """Frames of two clips, one of them with a held-back frame; a held-back picture and its copy; one alone."""
+    folder = tmp_path / "contents"
+    for seed, name in enumerate(("a", "b", "c", "d", "e", "f")):
+        noise(folder / f"{name}.png", seed)
+    (folder / "copy.png").write_bytes((folder / "e.png").read_bytes())
+    rows = [("a.png", "one-1.webp", False), ("b.png", "one-2.webp", False), ("c.png", "two-1.webp", True)]
+    listing(folder, [*rows, ("d.png", "two-2.webp", False), ("e.png", "held.png", True), ("f.png", "alone.png", False)])
+    return folder
+
+
+def run(contents, out, more=""):
     from latent_critic.core.cli.main import main
 
-    folder, out = tmp_path / "contents", tmp_path / "made"
-    folder.mkdir()
-    listed = []
-    for name, told in (("a", "clip-1.webp"), ("b", "clip-2.webp"), ("c", "held.png"), ("d", "alone.png")):
-        made = Image.effect_noise((64, 64), 20 + ord(name))
-        made.convert("RGB").save(folder / f"{name}.png")
-        listed.append({"file": f"{name}.png", "source": "s", "path": told, "held_back": name == "c"})
-    (folder / "manifest.json").write_text(json.dumps({"sources": {}, "pictures": listed}))
-    command = f"train judge-ladders --contents {folder} --out {out} --families camera --kinds 1 --levels 5 --side 64"
-    assert main(command.split()) == 0
+    command = f"train judge-ladders --contents {contents} --out {out} --families camera --kinds 1 --levels 5 --side 64"
+    return main([*command.split(), *more.split()])
+
+
+def test_what_a_manifest_holds_back_is_left_out_with_its_kin_and_copies(listed, tmp_path, capsys):
+    out = tmp_path / "made"
+    assert run(listed, out) == 0
     assert "6 pictures" in capsys.readouterr().err
     groups = {ladder[-1].content: ladder[-1].group for ladder in read_ladders(out)}
-    a, b, d = (content_of(folder / f"{name}.png")[:16] for name in "abd")
-    assert groups.keys() == {a, b, d}
-    assert groups[a] == groups[b] != groups[d]
-    assert len({groups[a], a, b}) == 3
-    frames = [ladder[-1] for ladder in read_ladders(out) if ladder[-1].group == groups[a]]
-    for share in (2, 3, 5, 7):
-        assert len({rung.is_held_back(share) for rung in frames}) == 1
-    (folder / "a.png").unlink()
-    assert main(command.split()) == 0  # what was noted of others stays
-    assert {ladder[-1].group for ladder in read_ladders(out)} == set(groups.values())
+    assert groups.keys() == names(listed, "a.png", "b.png", "f.png")
+    (frames,) = {groups[name] for name in names(listed, "a.png", "b.png")}
+    assert frames not in {groups[name] for name in names(listed, "f.png")}
+    assert run(listed / "f.png", out) == 0  # a run of less keeps what another noted
+    assert {ladder[-1].content: ladder[-1].group for ladder in read_ladders(out)} == groups
+    assert run(listed / "e.png", out) == 2
+    assert "1 held back" in capsys.readouterr().err
+
+
+def test_a_manifest_counts_above_and_below_the_folder_that_is_named(listed, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    for given in (tmp_path / "contents", tmp_path, "~/contents", f"{listed}/*.png"):
+        assert run(given, tmp_path / "made") == 0
+        made = {ladder[-1].content for ladder in read_ladders("~/made")}
+        assert made == names(listed, "a.png", "b.png", "f.png")
+        shutil.rmtree(tmp_path / "made")
+
+
+def test_ladders_are_no_contents(listed, tmp_path, capsys):
+    for _ in range(2):
+        assert run(listed, listed / "ladders") == 0
+        assert "6 pictures" in capsys.readouterr().err
+
+
+def test_narrow_pictures_are_left_out(tmp_path, capsys, caplog):
+    noise(tmp_path / "contents" / "strip.png", 0, (100, 2))
+    assert run(tmp_path / "contents", tmp_path / "made") == 2
+    assert "1 too small" in capsys.readouterr().err
+    noise(tmp_path / "contents" / "large.png", 1)
+    assert run(tmp_path / "contents", tmp_path / "made") == 0
+    assert "below 64 px" in caplog.text
+
+
+def test_another_side_is_refused(contents, tmp_path):
+    request = LadderRequest(contents[:1], tmp_path, ("camera",), kinds=1, levels=(5,), side=64)
+    make_ladders(request)
+    with pytest.raises(BadInput, match="one --side"):
+        make_ladders(LadderRequest(contents[:1], tmp_path, ("scale",), kinds=1, levels=(5,), side=80))
+    assert len(read_ladders(tmp_path)) == 1
+
+
+@pytest.mark.parametrize(
+    "told", ["[]]", '{"pictures": ["a.png"]}', '{"pictures": [{"name": "a.png"}]}', '{"pictures": 3}']
+)
+def test_a_manifest_of_another_shape_is_named(told, tmp_path, capsys):
+    noise(tmp_path / "contents" / "a.png", 0)
+    (tmp_path / "contents" / "manifest.json").write_text(told)
+    assert run(tmp_path / "contents", tmp_path / "made") != 0
+    assert "a manifest with a list" in capsys.readouterr().err
+
+
+def test_somebody_elses_manifest_says_nothing(tmp_path):
+    noise(tmp_path / "contents" / "a.png", 0)
+    for told in ("null", '{"name": "an app"}'):
+        (tmp_path / "manifest.json").write_text(told)
+        assert run(tmp_path / "contents", tmp_path / "made") == 0
+
+
+def test_the_same_picture_in_two_files_is_one_group(tmp_path):
+    folder = tmp_path / "contents"
+    Image.open(noise(folder / "a.png", 0)).save(folder / "b.png", compress_level=1)
+    noise(folder / "c.png", 1)
+    assert run(folder, tmp_path / "made") == 0
+    groups = {ladder[-1].content: ladder[-1].group for ladder in read_ladders(tmp_path / "made")}
+    assert len(groups) == 3
+    assert len({groups[name] for name in names(folder, "a.png", "b.png")}) == 1
+    assert len(set(groups.values())) == 2
+
+
+def test_a_third_picture_ties_groups_together(tmp_path):
+    cleans = {content: tmp_path / f"{content}.png" for content in ("aa", "bb", "cc", "dd")}
+    for seed, path in enumerate(cleans.values()):
+        noise(path, seed)
+    write_groups(tmp_path, {"aa": ["clip"], "bb": ["clip", "prompt"]})
+    write_groups(tmp_path, {"cc": ["prompt"]})
+    groups = read_groups(tmp_path, cleans)
+    assert groups["aa"] == groups["bb"] == groups["cc"]
+    assert groups["dd"] == "dd"
+    assert read_groups(tmp_path / "none", cleans) == {content: content for content in cleans}
 
 
 def test_groups_that_cannot_be_read_are_named(contents, tmp_path):
     made = make_ladders(LadderRequest(contents[:1], tmp_path, ("camera",), kinds=1, levels=(5,), side=64))
     assert all(rung.group == rung.content for ladder in read_ladders(tmp_path) for rung in ladder)
-    assert not (tmp_path / "groups.json").exists()
-    for torn in ('{"a": ', "[]", '{"a": "no number"}'):
-        (tmp_path / "groups.json").write_text(torn)
+    for torn in ('{"a": ', "[]", '{"a": "no number"}', '{"a": 3}'):
+        (tmp_path / "groups-x.json").write_text(torn)
         with pytest.raises(UnreadableFile, match="Delete it"):
             read_ladders(tmp_path)
     assert all(path.exists() for path in made)

@@ -10,7 +10,7 @@ from latent_critic.core.data.ladder import Rung
 from latent_critic.core.errors import BadInput
 from latent_critic.core.nets import efficientnet_lite
 from latent_critic.core.nets.efficientnet_lite import LITE, EfficientNetLite
-from latent_critic.core.nets.judge import DESCRIPTION, of_map
+from latent_critic.core.nets.judge import DESCRIPTION, JudgeHead, of_map
 from latent_critic.core.nets.naturalness import CleanFit
 from latent_critic.core.train import judge_changes
 from latent_critic.core.train.judge_changes import CHANGES, MAPS, PLAIN, Change, LadderRows, fit_changed
@@ -96,8 +96,35 @@ def test_together_is_all_of_them():
     assert (both.tasks, both.learns_ladders) == (named["kind and extent of damage"].tasks, True)
 
 
-def rungs(content, family, kind):
-    return [Rung(None, content, family, kind, level, content) for level in (0, 3, 5)]
+def rungs(content, family, kind, group=None):
+    return [Rung(None, content, family, kind, level, group or content) for level in (0, 3, 5)]
+
+
+def test_a_group_of_contents_stays_on_one_side():
+    """Contents whose own names would fall on both sides follow their group."""
+    ladders = [rungs(f"{number:016x}", "scale", "bicubic", f"{number // 10:016x}") for number in range(40)]
+    every = LadderRows(ladders, torch.arange(120.0)[:, None])
+    held, learned = (every.part(("scale",), side, HELD_BACK_SHARE).ladders for side in (True, False))
+    assert {ladder[0].group for ladder in held} == {f"{0:016x}"}
+    assert (len(held), len(learned)) == (10, 30)
+    assert not {ladder[0].group for ladder in held} & {ladder[0].group for ladder in learned}
+
+
+def test_an_interval_is_over_groups():
+    draw = torch.Generator().manual_seed(0)
+    described = torch.randn(80 * 3, DESCRIPTION, generator=draw)
+    head = JudgeHead(4).eval()
+    with torch.no_grad():
+        head.hidden.weight.normal_(std=0.01, generator=draw)
+        head.out.weight.normal_(generator=draw)
+    widths = []
+    for per_group in (1, 20):
+        ladders = [rungs(f"{n:016x}", "scale", "bicubic", f"{n // per_group:016x}") for n in range(80)]
+        # Within a group of 20 all ladders are alike, so that it counts as one.
+        rows = described.view(80, 3, -1)[torch.arange(80) // 20].flatten(0, 1)
+        found = ordered(head, LadderRows(ladders, rows))
+        widths.append(found["high"] - found["low"])
+    assert widths[1] > widths[0] > 0
 
 
 def test_ladders_are_learned_and_families_kept_apart(described, mos):

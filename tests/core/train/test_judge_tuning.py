@@ -1,6 +1,7 @@
 """The judge's fine-tuning: real runs on a few small pictures, killed and gone on, with ladders and kept maps."""
 
 import os
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from latent_critic.core.data.ladder import read_ladders
+from latent_critic.core.data.ladder_groups import write_groups
 from latent_critic.core.data.loaders import rated_csv
 from latent_critic.core.errors import BadInput, UnreadableFile
 from latent_critic.core.images import load_image, picture_size
@@ -278,6 +280,24 @@ def test_ladders_teach_and_are_measured_by_family(asked, ladders, monkeypatch):
     row = curve_rows(run.log)[-1]
     assert set(row["ladders"]) == {"camera", "scale"}
     assert 0.0 <= ordered_share(row) <= 1.0
+
+
+def test_groups_of_contents_stay_on_one_side_and_belong_to_the_run(asked, ladders, tmp_path, monkeypatch):
+    """Two contents of which one is held back and one learned; noted as one group, both lie on the same side."""
+    monkeypatch.setattr(judge_tune_data, "HELD_BACK_SHARE", 2)
+    copied = shutil.copytree(ladders, tmp_path / "ladders")
+    request = asked(ladders=copied, losses=TuneLosses(ladders=1.0))
+    before = judge_tune_data.pool(request, range(COUNT), list(range(COUNT)))
+    tied = [before.held[0][-1].content, before.learned[0][-1].content]
+    digest = request.digest()
+    write_groups(copied, {content: ["one clip"] for content in tied})
+    after = judge_tune_data.pool(request, range(COUNT), list(range(COUNT)))
+    sides = [{ladder[-1].content for ladder in side} & set(tied) for side in (after.held, after.learned)]
+    assert sorted(map(len, sides)) == [0, 2]
+    assert request.digest() != digest
+    write_groups(copied, {ladder[-1].content: ["all"] for ladder in read_ladders(copied)})
+    with pytest.raises(BadInput, match="one in 2 is held back"):
+        judge_tune_data.pool(request, range(COUNT), list(range(COUNT)))
 
 
 def test_pairs_within_a_ladder_and_hidden_factors(ladders):
