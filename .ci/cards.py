@@ -104,6 +104,7 @@ def card(before: str) -> str:
     rows = json.loads(measured.read_text(encoding="utf-8")) if measured.exists() else []
     after = readme.fill(after, "accuracy", readme.accuracy_table(rows))
     after = readme.fill(after, "views", views_table(json.loads(VIEWS.read_text(encoding="utf-8"))))
+    after = readme.fill(after, "candidates", judge_card.candidates_table(FOLDER / "candidates.json"))
     after = readme.fill(after, "study", judge_card.study_table(FOLDER / "study.json"))
     after = readme.fill(
         after, "tuning", judge_card.tuning_table(facts(weights), FOLDER / "training.jsonl", FOLDER / "tried.json")

@@ -16,6 +16,8 @@ from card_parts import NOT_YET, held_out_table, interval, read
 
 #: Share of visible steps of damage in which the judge's score should fall.
 _BAR = 0.97
+#: The kind whose misses gave rise to the family of broken structure.
+_RELATIVE = "scan_jitter"
 #: What may count beside the order of ladders.
 _BESIDE = {"tasks": "kind and extent of damage", "rank": "ranking", "norm": "norm-in-norm"}
 
@@ -43,9 +45,9 @@ def _lessons(damage: dict[str, Any] | None) -> str:
     if damage is None:
         return ""
     beside = [f"{words} {damage[name]:g}" for name, words in _BESIDE.items() if damage.get(name)]
-    return f"; weights beside the ratings: ladders of damage {damage['order']:g}" + "".join(
-        f", {word}" for word in beside
-    )
+    own = damage.get("smooth", 1.0)
+    ratings = "the ratings" if own == 1.0 else f"the ratings' own of {own:g}"
+    return f"; weights beside {ratings}: " + ", ".join([f"ladders of damage {damage['order']:g}", *beside])
 
 
 def damage_row(settings: dict[str, Any]) -> dict[str, str]:
@@ -56,11 +58,11 @@ def damage_row(settings: dict[str, Any]) -> dict[str, str]:
     plain, taught = gain["plain"], gain["taught"]
     others = [words for name, words in _BESIDE.items() if settings["damage"].get(name)]
     words = (
-        f"the score falls in {taught['share']:.1%} ({taught['low']:.1%} – {taught['high']:.1%}) of {taught['n']} steps "
-        f"of contents that were held back, in {plain['share']:.1%} without; SRCC of the validation "
+        f"the score falls in {taught['share']:.1%} ({taught['low']:.1%} – {taught['high']:.1%}) of {taught['n']:,} "
+        f"steps of contents that were held back, in {plain['share']:.1%} without; SRCC of the validation "
         f"{apart(gain['agreement'])}"
     )
-    return {"what " + " and ".join(["ladders of damage", *others]) + " brought": words}
+    return {"what " + ", ".join(["ladders of damage", *others]) + " brought": words}
 
 
 def study_table(path: Path) -> str:
@@ -128,7 +130,10 @@ def held_out(path: Path) -> str:
     spread = (
         f"Scores of different contents at one severity of one kind spread by {own['content_spread']:.2f} of the spread"
     )
-    return "\n\n".join([held_out_table(rows, "judge", _BAR), f"{spread} of all of its scores there."])
+    rest = [kind for name, kind in own["kinds"].items() if name != _RELATIVE]
+    falls, steps = (sum(kind[key] for kind in rest) for key in ("falls", "n"))
+    without = f"Without {_RELATIVE.replace('_', ' ')} the score fell in {falls / steps:.1%} of {steps} steps."
+    return "\n\n".join([held_out_table(rows, "judge", _BAR), without, f"{spread} of all of its scores there."])
 
 
 def earlier_table(log: Path) -> str:
@@ -157,6 +162,28 @@ def control(path: Path) -> str:
         f"{interval(row, 'srcc')}; by model {models}. The judge does not see hands and faces, so about 0 is "
         f"expected; the interval {about} 0."
     )
+
+
+def candidates_table(path: Path) -> str:
+    """The heads that were compared on the validation part before one was chosen."""
+    found = read(path)
+    if found is None:
+        return NOT_YET
+    lines = [
+        "| members, epochs | `--order-weight`, `--rank-weight`, `--norm-weight`, `--smooth-weight` | SRCC "
+        "| difference (95 %, paired) | ladders of held-back contents: the score falls |",
+        "|---|---|--:|---|---|",
+    ]
+    for row in found["rows"]:
+        weights = ", ".join(f"{row['weights'][name]:g}" for name in ("order", "rank", "norm", "smooth"))
+        told = "–" if row["difference"] is None else apart(row["difference"])
+        falls = row["ladders"]
+        lines.append(
+            f"| {row['members']}, {row['epochs']} | {weights} | {row['srcc']:.4f} | {told} | {falls['share']:.1%} "
+            f"({falls['low']:.1%} – {falls['high']:.1%}) |"
+        )
+    steps = found["rows"][0]["ladders"]["n"]
+    return "\n".join([*lines, "", f"n = {found['n']:,} held-back pictures and {steps:,} steps of damage."])
 
 
 def tuning_table(found: dict[str, Any], log: Path, tried: Path) -> str:

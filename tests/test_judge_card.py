@@ -89,10 +89,13 @@ def test_ladders_that_taught_the_head_are_told_with_what_they_cost(copy):
     damage = {"order": 1.0, "tasks": 0.0, "rank": 0.5, "average": 0.0, "gain": brought}
     install(copy, settings={"members": 2, "width": 192, "epochs": 6, "damage": damage})
     card = renewed(copy)
-    assert "weights beside the ratings: ladders of damage 1, ranking 0.5 |" in card
+    assert "6 epochs; weights beside the ratings: ladders of damage 1, ranking 0.5 |" in card
     assert "the score falls in 95.3% (80.0% – 95.0%) of 40 steps" in card
-    assert "| what ladders of damage and ranking brought |" in card
+    assert "| what ladders of damage, ranking brought |" in card
     assert "in 85.7% without; SRCC of the validation -0.0003" in card
+    install(copy, settings={"members": 4, "width": 192, "epochs": 6, "damage": damage | {"norm": 2.0, "smooth": 0.5}})
+    card = renewed(copy)
+    assert "weights beside the ratings' own of 0.5: ladders of damage 1, ranking 0.5, norm-in-norm 2 |" in card
 
 
 def test_what_did_not_ship_held_out_damage_and_the_control_are_told(copy):
@@ -102,7 +105,7 @@ def test_what_did_not_ship_held_out_damage_and_the_control_are_told(copy):
     tried = [{"validation": FIGURES, "tuned": tuned, "log": log}]
     (copy / FOLDER / "tried.json").write_text(json.dumps(tried), encoding="utf-8")
     shares = {"share": 0.96, "share_low": 0.95, "share_high": 0.98, "content_spread": 0.4}
-    kinds = {"smear": {"falls": 9, "n": 10}}
+    kinds = {"smear": {"falls": 9, "n": 10}, "scan_jitter": {"falls": 1, "n": 10}}
     row = {"data": "ladders", "scorer": "judge", "n": 195, **FIGURES, **shares, "kinds": kinds}
     (copy / FOLDER / "held_out.json").write_text(json.dumps([row]), encoding="utf-8")
     models = {"dall-e3": {"srcc": 0.26, "n": 80}, "sdxl": {"srcc": -0.07, "n": 80}}
@@ -114,8 +117,9 @@ def test_what_did_not_ship_held_out_damage_and_the_control_are_told(copy):
     assert "| 200 | 0.812 | 0.830 | latent 20 of 27 |" in card
     assert "(tried.png)" in card
     assert "96.0 % (95.0 – 98.0)" in card
-    assert "smear 9 of 10. It misses this project's bar of 97%." in card
+    assert "smear 9 of 10, scan jitter 1 of 10. It misses this project's bar of 97%." in card
     assert "spread by 0.40" in card
+    assert "Without scan jitter the score fell in 90.0% of 10 steps." in card
     assert "240 generated pictures of people" in card
     assert "dall-e3 +0.26 (n = 80), sdxl -0.07 (n = 80)" in card
     assert "the interval does not hold 0." in card

@@ -1,6 +1,5 @@
 """The head taught by ladders of damage: it orders them, tells what that cost, and its file says how it was made."""
 
-import json
 from dataclasses import replace
 
 import numpy as np
@@ -48,7 +47,7 @@ def asked(folder, out, **lessons):
 
 def test_ladders_teach_their_order_and_the_file_says_so(folder, tmp_path):
     plain = train_judge(asked(folder, tmp_path))
-    result = train_judge(asked(folder, tmp_path, order=3.0, tasks=0.2, average=0.5))
+    result = train_judge(asked(folder, tmp_path, order=3.0, tasks=0.2, average=0.5, norm=2.0, smooth=0.5))
     brought = result.damage
     assert plain.damage is None
     assert brought is not None
@@ -58,7 +57,7 @@ def test_ladders_teach_their_order_and_the_file_says_so(folder, tmp_path):
     apart = result.validation.srcc - plain.validation.srcc
     assert brought.agreement.difference == pytest.approx(apart), "over the same head without ladders"
     told = read(tmp_path / "mine.safetensors")[1].settings["damage"]
-    assert (told["order"], told["tasks"], told["average"]) == (3.0, 0.2, 0.5)
+    assert (told["order"], told["tasks"], told["average"], told["norm"], told["smooth"]) == (3.0, 0.2, 0.5, 2.0, 0.5)
     assert told["gain"]["taught"]["share"] == brought.taught["share"]
 
 
@@ -103,11 +102,21 @@ def test_the_command_teaches_by_ladders(folder, tmp_path, capsys, monkeypatch):
     )
     command = ["train", "judge", "--data", str(folder / "list.csv"), "--cache", str(folder / "cache")]
     command += ["--out", str(tmp_path / "out.safetensors"), "--damage", str(folder / "ladders"), "--squeeze", "4"]
+    command += ["--norm-weight", "2"]
     assert main(command) == 0, capsys.readouterr().err
     shown = capsys.readouterr().err
     assert "steps of held-back contents" in shown
     assert "validation by content" in shown
-    assert json.dumps(read(tmp_path / "out.safetensors")[1].settings["damage"]["order"]) == "0.5"
+    told = read(tmp_path / "out.safetensors")[1].settings["damage"]
+    assert (told["order"], told["norm"], told["smooth"]) == (0.5, 2.0, 1.0)
+
+
+def test_each_weight_reaches_the_loss():
+    lessons = DamageLessons("ladders", order=3.0, rank=0.5, norm=2.0, smooth=0.25, tasks=0.2, average=0.5)
+    losses, change = lessons.change.losses, lessons.change
+    assert (losses.ladders, losses.rank, losses.norm_in_norm, losses.smooth) == (3.0, 0.5, 2.0, 0.25)
+    assert (change.tasks, change.average) == (0.2, 0.5)
+    assert set(lessons.weights) == {"order", "tasks", "rank", "norm", "smooth", "average"}
 
 
 @pytest.mark.parametrize(
