@@ -141,11 +141,15 @@ def earlier_table(log: Path) -> str:
     runs = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
     runs = [run for run in runs if run["scorer"] == "judge"]
     now = runs[-1]["settings"]["weights"]
-    lines = ["| file of | data set | images | SRCC (95 % interval) |", "|---|---|--:|---|"]
+    head = (
+        "| file of | data set | images, or steps of damage | SRCC, or share of steps in which the score fell (95 %) |"
+    )
+    lines = [head, "|---|---|--:|---|"]
     for run in runs:
         if run["settings"]["weights"] != now:
-            told = f"{run['data']} {run['split']} | {run['n']:,} | {interval(run, 'srcc')}"
-            lines.append(f"| {run['when'][:16].replace('T', ' ')} | {told} |")
+            told = interval(run, "share" if "share" in run else "srcc")
+            when = run["when"][:16].replace("T", " ")
+            lines.append(f"| {when} | {run['data']} {run['split']} | {run['n']:,} | {told} |")
     return "\n".join(lines)
 
 
