@@ -57,7 +57,10 @@ def read_groups(folder: Path, cleans: Mapping[str, Path]) -> dict[str, str]:
         for other in twins[1:]:
             found.merge(twins[0], other)
     groups = {group for _, group in noted}
-    return {content: min(found.subset(content) & groups, default=min(found.subset(content))) for content in cleans}
+    named: dict[str, str] = {}
+    for subset in found.subsets():
+        named |= dict.fromkeys(subset, min(subset & groups, default=min(subset)))
+    return {content: named[content] for content in cleans}
 
 
 def _pairs(path: Path) -> list[tuple[str, str]]:

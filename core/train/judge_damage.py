@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,10 +23,6 @@ from .judge_rungs import HELD_BACK_SHARE, check_sides
 if TYPE_CHECKING:
     from .judge import Material
     from .judge_request import JudgeRequest
-
-
-#: What counts in :class:`DamageLessons`, by name.
-WEIGHTS = ("order", "tasks", "rank", "norm", "smooth", "average")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,14 +56,17 @@ class DamageLessons:
     @property
     def weights(self) -> dict[str, float]:
         """By name, as files tell them."""
-        told = asdict(self)
-        return {name: float(told[name]) for name in WEIGHTS}
+        return {name: float(getattr(self, name)) for name in WEIGHTS}
 
     @property
     def change(self) -> Change:
         """Of the plain fit."""
         losses = replace(PLAIN, ladders=self.order, rank=self.rank, norm_in_norm=self.norm, smooth=self.smooth)
         return Change("ladders of damage", losses, average=self.average, tasks=self.tasks)
+
+
+#: What counts in :class:`DamageLessons`, by name.
+WEIGHTS = tuple(one.name for one in fields(DamageLessons) if one.name != "ladders")
 
 
 @dataclass(frozen=True, slots=True)

@@ -122,8 +122,9 @@ def make_ladders(
 def _one_content(request: LadderRequest, path: Path, name: str, kinds: dict[str, tuple[LadderKind, ...]]) -> list[Path]:
     clean = request.out / file_name(name, CLEAN, CLEAN, 0)
     cut = sorted(min(side, request.side) for side in picture_size(path))
-    if clean.exists() and sorted(picture_size(clean)) != cut:
-        there, asked = ("×".join(map(str, sides)) for sides in (sorted(picture_size(clean)), cut))
+    before = sorted(picture_size(clean)) if clean.exists() else cut
+    if before != cut:
+        there, asked = ("×".join(map(str, sides)) for sides in (before, cut))
         got = f"{clean.name} of {there} px, {asked} px asked for"
         raise BadInput(f"one --side for all ladders in {request.out}", got, "Name another folder, or the same side.")
     image: Tensor | None = None
